@@ -1,0 +1,294 @@
+"""The row and snapshot rules, pure; the checks and the publishing step share them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, instants, mask
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+    Rule = Callable[[Column, pa.Array], RowNumbers]
+
+# C0, DEL and C1 controls and the two Unicode line ends: what makes a cell more than one line,
+# or what CSV readers drop, cut at or refuse.
+CONTROL = "[\\x00-\\x1f\\x7f-\\x{9f}\\x{2028}\\x{2029}]"
+
+# Addresses that email-validator is sure to accept; every other one is put to it. A property test
+# holds the two against each other.
+PLAIN_EMAIL = (
+    r"^[a-z0-9]{1,20}(?:[._-][a-z0-9]{1,20}){0,2}@[a-z][a-z0-9]{0,30}(?:\.[a-z][a-z0-9]{0,30})?"
+    r"\.(?:com|net|org)$"
+)
+
+# Offenders that a finding names.
+EXAMPLES = 5
+
+
+def _where(mask_array: "pa.Array") -> "RowNumbers":
+    import pyarrow.compute as pc
+
+    if not pc.any(mask_array).as_py():
+        mask_array = mask_array.slice(0, 0)
+    return pc.indices_nonzero(mask_array).to_numpy().astype("int64")  # type: ignore[no-any-return]  # pyarrow is untyped
+
+
+def _unfilled(column: Column, values: "pa.Array") -> "RowNumbers":
+    """Rows whose value is NULL or the empty string."""
+    import pyarrow.compute as pc
+
+    empty = values.is_null()
+    if column.type != "integer":
+        empty = pc.or_(empty, pc.fill_null(pc.equal(values, ""), fill_value=False))
+    return _where(empty)
+
+
+def _invalid_email(_column: Column, values: "pa.Array") -> "RowNumbers":
+    """Rows whose address email-validator refuses (syntax alone, no look-up)."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    unsure = _where(
+        pc.invert(pc.match_substring_regex(pc.fill_null(values, "a@a.com"), PLAIN_EMAIL))
+    )
+    return np.array([row for row in unsure if not is_email(values[row].as_py())], dtype=np.int64)
+
+
+@lru_cache(maxsize=4096)
+def is_email(address: str) -> bool:
+    """Whether email-validator accepts the address."""
+    from email_validator import EmailNotValidError, validate_email
+
+    try:
+        validate_email(address, check_deliverability=False)
+    except EmailNotValidError:
+        return False
+    return True
+
+
+def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
+    """Rows whose text holds a control character."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    start, end = (values.offset, values.offset + len(values))
+    offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)
+    text = values.buffers()[2]
+    if text is None:
+        return np.empty(0, dtype=np.int64)
+    octets = np.frombuffer(text, dtype=np.uint8)[offsets[start] : offsets[end]]
+    # The UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2: one
+    # pass over the bytes spares nearly all columns the regular expression.
+    if not ((octets < 0x20) | (octets == 0x7F) | (octets == 0xC2) | (octets == 0xE2)).any():
+        return np.empty(0, dtype=np.int64)
+    return _where(pc.fill_null(pc.match_substring_regex(values, CONTROL), fill_value=False))
+
+
+def _not_an_instant(_column: Column, values: "pa.Array") -> "RowNumbers":
+    """Rows whose text is not a timestamp of the contract's one form, on a day that exists."""
+    import pyarrow.compute as pc
+
+    return _where(pc.and_(instants(values).is_null(), values.is_valid()))
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A rule for single rows: what is true of a good cell, where, who breaks it, what then."""
+
+    fact: str
+    columns: tuple[str, ...]
+    broken: "Rule"
+    description: str
+
+
+ROW_RULES: Mapping[str, RowRule] = {
+    "emails_are_valid": RowRule(
+        "is an email address",
+        ("email",),
+        _invalid_email,
+        "Every email is one that email-validator accepts. Failing means that users cannot be"
+        " written to: mend them at the source, or set them aside by RANDUSERS_MAX_REJECTED_RATIO.",
+    ),
+    "required_are_filled": RowRule(
+        "is filled",
+        tuple(c.name for c in COLUMNS if c.required),
+        _unfilled,
+        "No required column is NULL or empty. Failing means that users are incomplete: mend them"
+        " at the source, or set them aside by RANDUSERS_MAX_REJECTED_RATIO.",
+    ),
+    "texts_are_single_line": RowRule(
+        "holds no control character",
+        tuple(c.name for c in COLUMNS if c.type != "integer"),
+        _not_single_line,
+        "No text holds a line end or another control character. Failing means that CSV readers"
+        " would cut or drop cells: mend them at the source, or set such users aside by"
+        " RANDUSERS_MAX_REJECTED_RATIO.",
+    ),
+    "timestamps_are_valid": RowRule(
+        "is a UTC timestamp to the millisecond",
+        tuple(c.name for c in COLUMNS if c.type == "timestamp"),
+        _not_an_instant,
+        "Every timestamp has the one form that the contract knows, on a day that exists. Failing"
+        " means that the API changed its form: bring contract.py in line, or set such users aside"
+        " by RANDUSERS_MAX_REJECTED_RATIO.",
+    ),
+}
+
+
+@dataclass
+class Finding:
+    """How many users break one rule, and the first few of them."""
+
+    users: int = 0
+    examples: list[Offender] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the row rules say of one batch: the rows that break any, each with its reasons."""
+
+    reasons: dict[int, list[str]]
+
+    def good(self, batch: "pa.RecordBatch") -> "pa.RecordBatch":
+        """The rows that break no rule, in their order."""
+        import numpy as np
+
+        if not self.reasons:
+            return batch
+        kept = np.ones(batch.num_rows, dtype=bool)
+        kept[list(self.reasons)] = False
+        return batch.filter(kept)
+
+
+class Audit:
+    """The rules over a whole snapshot, batch by batch; 16 bytes of memory a row."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.rejected = 0
+        self.findings = {name: Finding() for name in ROW_RULES}
+        self.nulls = dict.fromkeys(BY_NAME, 0)
+        self._keys: dict[str, list[RowNumbers]] = {name: [] for name in UNIQUE}
+
+    def add(self, batch: "pa.RecordBatch") -> Verdict:
+        """Judge one batch of flat rows in contract order."""
+        reasons: dict[int, list[str]] = {}
+        ids = batch.column("id")
+        for name, rule in ROW_RULES.items():
+            finding = self.findings[name]
+            users: set[int] = set()
+            for column in rule.columns:
+                values = batch.column(column)
+                for row in rule.broken(BY_NAME[column], values).tolist():
+                    users.add(row)
+                    reasons.setdefault(row, []).append(f"{column}: {rule.fact}")
+                    if len(finding.examples) < EXAMPLES:
+                        shown = mask(BY_NAME[column], values[row].as_py())
+                        finding.examples.append(Offender(ids[row].as_py(), column, shown))
+            finding.users += len(users)
+        for name, values in zip(batch.schema.names, batch.columns, strict=True):
+            self.nulls[name] += values.null_count
+        for name in UNIQUE:
+            self._keys[name].append(_keys(batch.column(name)))
+        self.rows += batch.num_rows
+        self.rejected += len(reasons)
+        return Verdict(reasons)
+
+    def repeated(self, batches: "Callable[[], Iterable[pa.RecordBatch]]") -> dict[str, Finding]:
+        """The users whose `id` or `login_uuid` stands more than once.
+
+        Texts are compared by hash first; `batches` is read again only where hashes meet.
+        """
+        return {name: _repeated(name, _twice(keys), batches) for name, keys in self._keys.items()}
+
+
+def _keys(values: "pa.Array") -> "RowNumbers":
+    """A 64-bit key per value: the number itself, or the hash of the text."""
+    import numpy as np
+
+    if not len(values) or values.type == "int64":
+        return values.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]  # pyarrow is untyped
+    return np.fromiter(map(hash, values.drop_null().to_pylist()), dtype=np.int64)
+
+
+def _twice(keys: "list[RowNumbers]") -> "RowNumbers":
+    import numpy as np
+
+    if not keys:
+        return np.empty(0, dtype=np.int64)
+    ordered = np.concatenate(keys)
+    keys.clear()
+    ordered.sort()
+    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+
+
+def _repeated(
+    name: str, suspects: "RowNumbers", batches: "Callable[[], Iterable[pa.RecordBatch]]"
+) -> Finding:
+    import numpy as np
+
+    finding = Finding()
+    if not suspects.size:
+        return finding
+    seen: dict[object, int] = {}
+    for batch in batches():
+        values = batch.column(name)
+        for row in np.flatnonzero(np.isin(_keys(values), suspects)).tolist():
+            value = values[row].as_py()
+            seen[value] = seen.get(value, 0) + 1
+            if seen[value] == 2 and len(finding.examples) < EXAMPLES:
+                shown = mask(BY_NAME[name], value)
+                finding.examples.append(Offender(batch.column("id")[row].as_py(), name, shown))
+    finding.users = sum(count for count in seen.values() if count > 1)
+    return finding
+
+
+# What a spreadsheet runs when it opens a cell as a formula (OWASP: "CSV Injection"), except for
+# signed numbers, times and phone numbers, which it only reads.
+FORMULA = r"^(?:[=@]|[+-].*[^0-9 .:()+-])"
+
+
+def formulas(batch: "pa.RecordBatch", finding: Finding) -> None:
+    """Count, in `finding.users`, the cells of a batch that start a formula."""
+    import pyarrow.compute as pc
+
+    for column in COLUMNS:
+        if column.type == "integer":
+            continue
+        values = batch.column(column.name)
+        for row in _where(
+            pc.fill_null(pc.match_substring_regex(values, FORMULA), fill_value=False)
+        ).tolist():
+            finding.users += 1
+            if len(finding.examples) < EXAMPLES:
+                shown = mask(column, values[row].as_py())
+                finding.examples.append(
+                    Offender(batch.column("id")[row].as_py(), column.name, shown)
+                )
+
+
+# Against the last published snapshot: the share by which the row count may move, and the part of
+# all rows by which a column's NULLs may.
+MAX_ROW_CHANGE = 0.2
+MAX_NULL_SHARE_CHANGE = 0.1
+
+
+def out_of_line(
+    rows: int, nulls: Mapping[str, int], past_rows: int, past_nulls: Mapping[str, int]
+) -> list[str]:
+    """What a snapshot's counts have moved beyond the bounds, one phrase each; none when in line."""
+    problems = []
+    if abs(rows - past_rows) > MAX_ROW_CHANGE * past_rows:
+        problems.append(f"{rows:,} rows after {past_rows:,} (bound: {MAX_ROW_CHANGE:.0%})")
+    for column, count in nulls.items():
+        share, past = count / max(rows, 1), past_nulls.get(column, 0) / max(past_rows, 1)
+        if abs(share - past) > MAX_NULL_SHARE_CHANGE:
+            problems.append(
+                f"{column} is NULL in {share:.1%} after {past:.1%}"
+                f" (bound: {MAX_NULL_SHARE_CHANGE:.0%} of the rows)"
+            )
+    return problems

@@ -1,0 +1,270 @@
+"""The gates: blocking asset checks, each named by the fact it asserts."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from randusers_assets.audit import EXAMPLES, ROW_RULES, Audit, Finding, formulas
+from randusers_assets.automation import daily
+from randusers_assets.contract import Offender, decode, unknown_paths
+from randusers_assets.publishing import SnapshotGate, history_problems, read_back
+from randusers_assets.snapshots import RawUsers, UserFrames
+from randusers_assets.spool import read_ahead
+from randusers_assets.store import SnapshotStore
+
+
+def gate(asset: str, fact: str, description: str, *, blocking: bool = True) -> dg.AssetCheckSpec:
+    """A check of one day of an asset; without `partitions_def` it would load every day."""
+    with warnings.catch_warnings():
+        # Partitioned checks work, per partition; Dagster 1.13 calls them a preview.
+        warnings.filterwarnings("ignore", "Specifying a partitions_def", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            f"{asset}_{fact}",
+            asset=asset,
+            description=description,
+            blocking=blocking,
+            partitions_def=daily,
+        )
+
+
+def result(
+    asset: str,
+    fact: str,
+    *,
+    passed: bool,
+    summary: str,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    **metadata: Any,  # noqa: ANN401  # whatever Dagster takes as a metadata value
+) -> dg.AssetCheckResult:
+    """An evaluation of the check `<asset>_<fact>`."""
+    return dg.AssetCheckResult(
+        check_name=f"{asset}_{fact}",
+        asset_key=asset,
+        passed=passed,
+        severity=severity,
+        description=summary,
+        metadata=metadata,
+    )
+
+
+def rows_result(
+    asset: str,
+    fact: str,
+    finding: Finding,
+    rows: int,
+    policy: SnapshotGate,
+    **metadata: Any,  # noqa: ANN401  # as in `result`
+) -> dg.AssetCheckResult:
+    """Judge users who break a row rule: none passes, up to the gate's share warns, more closes."""
+    closes = policy.rejects_too_many(finding.users, rows)
+    then = "the gate is closed" if closes else "they are set aside"
+    return result(
+        asset,
+        fact,
+        passed=finding.users == 0,
+        summary=f"{finding.users:,} of {rows:,} users break this rule; {then}."
+        if finding.users
+        else f"All {rows:,} users keep this rule.",
+        severity=dg.AssetCheckSeverity.ERROR if closes else dg.AssetCheckSeverity.WARN,
+        users=finding.users,
+        share=finding.users / max(rows, 1),
+        threshold=policy.max_rejected_ratio,
+        offenders=offenders_table(finding.examples),
+        **metadata,
+    )
+
+
+def offenders_table(offenders: Sequence[Offender]) -> dg.TableMetadataValue:
+    """The first users who break a rule, by id, their personal values masked."""
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"id": str(o.id), "column": o.column, "value": o.shown})
+            for o in offenders
+        ],
+        schema=dg.TableSchema([dg.TableColumn(name) for name in ("id", "column", "value")]),
+    )
+
+
+@dg.multi_asset_check(
+    name="raw_users_gates",
+    specs=[
+        gate(
+            "raw_users",
+            "is_complete",
+            "The stored lines and the distinct ids are as many as the API declared. Failing means"
+            " users are missing or doubled: materialize raw_users again.",
+        ),
+        gate(
+            "raw_users",
+            "keeps_the_contract",
+            "Every path of the contract is there, with its type. Failing means the API changed:"
+            " bring contract.py in line with it.",
+        ),
+        gate(
+            "raw_users",
+            "has_no_unknown_paths",
+            "The API sends nothing that the contract does not know. A warning: what is new is kept"
+            " in raw, and in no column until contract.py names it.",
+            blocking=False,
+        ),
+    ],
+)
+def raw_users_gates(
+    raw_users: RawUsers, snapshot_gate: SnapshotGate
+) -> Iterator[dg.AssetCheckResult]:
+    """Read the stored lines once, for the completeness and the contract of raw_users."""
+    import numpy as np
+
+    rows, broken, unknown = 0, Finding(), Counter[str]()
+    by_problem, ids = Counter[str](), [np.empty(0, dtype=np.int64)]
+    for block in read_ahead(raw_users.blocks()):
+        users, failed = decode(block, rows + 1)
+        rows += len(users) + len(failed)
+        ids.append(np.array([u.id for u in users], dtype=np.int64))
+        ids.append(np.array([b.id for b in failed if b.id is not None], dtype=np.int64))
+        broken.users += len(failed)
+        broken.examples += [b.offender() for b in failed[: EXAMPLES - len(broken.examples)]]
+        by_problem.update(f"{b.path}: {b.problem}" for b in failed)
+        unknown.update(unknown_paths(block))
+    distinct = np.unique(np.concatenate(ids)).size
+    declared = raw_users.facts.declared
+    yield result(
+        "raw_users",
+        "is_complete",
+        passed=declared == rows == distinct,
+        summary=f"{declared:,} users declared, {rows:,} stored, {distinct:,} distinct ids.",
+        declared=declared,
+        stored=rows,
+        distinct_ids=distinct,
+    )
+    yield rows_result(
+        "raw_users", "keeps_the_contract", broken, rows, snapshot_gate, paths=dict(by_problem)
+    )
+    yield result(
+        "raw_users",
+        "has_no_unknown_paths",
+        passed=not unknown,
+        summary=f"Unknown: {', '.join(sorted(unknown))}." if unknown else "None.",
+        severity=dg.AssetCheckSeverity.WARN,
+        paths=dict(unknown),
+    )
+
+
+@dg.multi_asset_check(
+    name="users_df_gates",
+    specs=[
+        gate(
+            "users_df",
+            "row_count_reconciles",
+            "Every raw user is one row, or set aside for breaking the contract. Failing means that"
+            " rows were lost on the way: materialize users_df again.",
+        ),
+        *(gate("users_df", name, rule.description) for name, rule in ROW_RULES.items()),
+        gate(
+            "users_df",
+            "ids_are_unique",
+            "No two users share an id or a login_uuid. Failing means that the source doubles"
+            " users: tell its owner; nothing is published.",
+        ),
+        gate(
+            "users_df",
+            "is_in_line_with_history",
+            "Row count and NULL shares moved no further from the last publication than the stated"
+            " bounds. Failing means that data vanished or exploded: if the change is right, run"
+            " once with snapshot_gate's accept_change.",
+        ),
+        gate(
+            "users_df",
+            "holds_no_formulas",
+            "No cell starts a formula in a spreadsheet. A warning: cells are published as they"
+            " are, so import the CSV as text.",
+            blocking=False,
+        ),
+    ],
+)
+def users_df_gates(
+    context: dg.AssetCheckExecutionContext,
+    users_df: UserFrames,
+    snapshot_gate: SnapshotGate,
+    snapshot_store: SnapshotStore,
+) -> Iterator[dg.AssetCheckResult]:
+    """Read the flat users once, for all the rules of users_df."""
+    audit, cells = Audit(), Finding()
+    for batch in read_ahead(users_df.batches()):
+        audit.add(batch)
+        formulas(batch, cells)
+    facts, set_aside = users_df.facts, len(users_df.facts.broken)
+    yield result(
+        "users_df",
+        "row_count_reconciles",
+        passed=facts.fetch.declared == facts.raw_rows == audit.rows + set_aside,
+        summary=f"{facts.raw_rows:,} raw users, {audit.rows:,} rows, {set_aside:,} set aside.",
+        declared=facts.fetch.declared,
+        raw=facts.raw_rows,
+        flat=audit.rows,
+        set_aside=set_aside,
+    )
+    for name, finding in audit.findings.items():
+        yield rows_result("users_df", name, finding, audit.rows, snapshot_gate)
+    repeated = audit.repeated(users_df.batches)
+    examples = [example for finding in repeated.values() for example in finding.examples]
+    yield result(
+        "users_df",
+        "ids_are_unique",
+        passed=not examples,
+        summary=f"{audit.rows:,} users; "
+        + ", ".join(f"{f.users:,} share their {name}" for name, f in repeated.items())
+        + ".",
+        users=sum(finding.users for finding in repeated.values()),
+        offenders=offenders_table(examples),
+    )
+    problems, past = history_problems(
+        snapshot_store, context.partition_key, audit.rows, audit.nulls
+    )
+    yield result(
+        "users_df",
+        "is_in_line_with_history",
+        passed=not problems or bool(snapshot_gate.accept_change),
+        summary="; ".join(problems)
+        or (f"In line with {past.date}." if past else "The first publication: no history yet."),
+        rows=audit.rows,
+        rows_before=past.counts.published if past else None,
+        accepted=snapshot_gate.accept_change,
+    )
+    yield result(
+        "users_df",
+        "holds_no_formulas",
+        passed=cells.users == 0,
+        summary=f"{cells.users:,} cells start a formula.",
+        severity=dg.AssetCheckSeverity.WARN,
+        cells=cells.users,
+        offenders=offenders_table(cells.examples),
+    )
+
+
+@dg.multi_asset_check(
+    name="users_csv_gates",
+    specs=[
+        gate(
+            "users_csv",
+            "matches_its_receipt",
+            "The stored object, read back, has the bytes, the digest and the rows of its receipt."
+            " Failing means that another writer touched it: materialize users_csv again.",
+        ),
+    ],
+)
+def users_csv_gates(
+    context: dg.AssetCheckExecutionContext, snapshot_store: SnapshotStore
+) -> Iterator[dg.AssetCheckResult]:
+    """Read the published object back by streaming and hold it against its receipt."""
+    differences, found = read_back(snapshot_store, context.partition_key)
+    yield result(
+        "users_csv",
+        "matches_its_receipt",
+        passed=not differences,
+        summary=" ".join(differences) or "The object is as its receipt says.",
+        **found,
+    )

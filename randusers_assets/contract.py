@@ -1,0 +1,325 @@
+"""The contract: one table of columns, from which decoding, flattening, schemas and masks derive."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import dagster as dg
+import msgspec
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CONTRACT_VERSION = "1"
+
+ColumnType = Literal["integer", "text", "code", "timestamp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: where the API's JSON holds it, what it may be, and what it means.
+
+    `code` is text that the API sends as an int or a string. A `required` column is neither NULL
+    nor empty; any other may be NULL, but its path must be there.
+    """
+
+    path: str
+    type: ColumnType
+    meaning: str
+    required: bool = False
+    personal: bool = False
+
+    @property
+    def name(self) -> str:
+        """The flat name: the JSON path joined with `_`."""
+        return self.path.replace(".", "_")
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("gender", "text", "As the person states it", personal=True),
+    Column("name.title", "text", "Form of address"),
+    Column("name.first", "text", "Given name, in its own script", required=True, personal=True),
+    Column("name.last", "text", "Family name, in its own script", required=True, personal=True),
+    Column("location.street.number", "integer", "House number", personal=True),
+    Column("location.street.name", "text", "Street", personal=True),
+    Column("location.city", "text", "City"),
+    Column("location.state", "text", "State, province or region"),
+    Column("location.country", "text", "Country, in English"),
+    Column("location.postcode", "code", "Postal code; leading zeros and spaces count"),
+    Column("location.coordinates.latitude", "text", "Degrees north, as sent", personal=True),
+    Column("location.coordinates.longitude", "text", "Degrees east, as sent", personal=True),
+    Column("location.timezone.offset", "text", "Offset from UTC, such as -6:00"),
+    Column("location.timezone.description", "text", "Cities of the time zone"),
+    Column("email", "text", "Email address; two users may share one", required=True, personal=True),
+    Column("login.uuid", "text", "The account, unique", required=True),
+    Column("login.username", "text", "Sign-in name", required=True, personal=True),
+    Column("dob.date", "timestamp", "Birth, UTC, to the millisecond", required=True, personal=True),
+    Column("dob.age", "integer", "Age in whole years, as the API counts it", personal=True),
+    Column("registered.date", "timestamp", "Sign-up, UTC, to the millisecond", required=True),
+    Column("registered.age", "integer", "Whole years since sign-up, as the API counts them"),
+    Column("phone", "text", "Phone number, as typed; may start with + or -", personal=True),
+    Column("cell", "text", "Mobile number, as typed; may start with + or -", personal=True),
+    Column("id", "integer", "The user, unique", required=True),
+    Column("picture.large", "text", "Portrait of 128 px, URL", personal=True),
+    Column("picture.medium", "text", "Portrait of 72 px, URL", personal=True),
+    Column("picture.thumbnail", "text", "Portrait of 48 px, URL", personal=True),
+    Column("nat", "text", "Nationality, ISO 3166-1 alpha-2", required=True),
+)
+
+BY_NAME = {column.name: column for column in COLUMNS}
+
+# Dropped as the page is read: they reach no disk, log, error or preview.
+CREDENTIALS = ("password", "salt", "md5", "sha1", "sha256")
+
+UNIQUE = ("id", "login_uuid")
+
+# RFC 3339 with exactly milliseconds and `Z`: the one form that Arrow and the CSV give back as sent.
+TIMESTAMP = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
+
+# Arrow's and Parquet's bound on an integer column.
+_INT64 = msgspec.Meta(ge=-(2**63), le=2**63 - 1)
+
+
+class Offender(msgspec.Struct, frozen=True):
+    """One cell that breaks a rule, shown by the user's id and a masked value."""
+
+    id: int | None
+    column: str
+    shown: str
+
+
+class Broken(msgspec.Struct, frozen=True):
+    """A user that the contract cannot decode: where it stands, what broke, and what was readable.
+
+    `row` holds the flat columns whose own values are of the right type, NULL elsewhere.
+    """
+
+    id: int | None
+    line: int
+    path: str
+    problem: str
+    row: dict[str, Any]
+
+    def sentence(self) -> str:
+        """`user 17: location.postcode: expected int or str, got array`, without any value."""
+        who = f"line {self.line}" if self.id is None else f"user {self.id}"
+        return f"{who}: {self.path or '$'}: {self.problem}"
+
+    def offender(self) -> Offender:
+        """The same, as a row for a table of offenders."""
+        return Offender(self.id, self.path or "$", self.problem)
+
+
+class _Identity(msgspec.Struct):
+    id: int
+
+
+def _json_type(column: Column) -> Any:  # noqa: ANN401  # a type form has no common type
+    """What msgspec lets through for a column; NULL is left to the row rules, except for the id."""
+    match column.type:
+        case "integer":
+            return Annotated[int, _INT64] if column.name == "id" else Annotated[int, _INT64] | None
+        case "code":
+            return int | str | None
+        case "text" | "timestamp":
+            return str | None
+
+
+@cache
+def _user_type(*, forbid_unknown: bool) -> type[msgspec.Struct]:
+    """The nested struct of one user, built from the table."""
+    tree: dict[str, Any] = {}
+    for column in COLUMNS:
+        *parents, leaf = column.path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = column
+
+    def struct(name: str, node: dict[str, Any]) -> type[msgspec.Struct]:
+        fields = [
+            (key, struct(key.title(), value) if isinstance(value, dict) else _json_type(value))
+            for key, value in node.items()
+        ]
+        # gc=False: users hold no cycles, and the collector would walk every one of them.
+        return msgspec.defstruct(name, fields, gc=False, forbid_unknown_fields=forbid_unknown)
+
+    return struct("User", tree)
+
+
+@cache
+def _decoder(*, forbid_unknown: bool) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_user_type(forbid_unknown=forbid_unknown))
+
+
+_COLUMN_VALUES = attrgetter(*(column.path for column in COLUMNS))
+
+
+def arrow_schema() -> "pa.Schema":
+    """The flat columns in contract order: `int64` or `string`, all nullable.
+
+    Timestamps stay text, as sent, so that the CSV cannot differ from the API by a formatting rule.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [(c.name, pa.int64() if c.type == "integer" else pa.string()) for c in COLUMNS]
+    )
+
+
+def decode(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken]]:
+    """Decode whole JSON lines into user structs, and name each line that breaks the contract.
+
+    Paths that the contract does not know are passed over; see `unknown_paths`.
+    """
+    decoder = _decoder(forbid_unknown=False)
+    try:
+        return decoder.decode_lines(block), []
+    except msgspec.DecodeError:
+        users, broken = [], []
+        for number, line in enumerate(block.splitlines(), first_line):
+            try:
+                users.append(decoder.decode(line))
+            except msgspec.DecodeError as error:
+                broken.append(_broken(line, number, error))
+        return users, broken
+
+
+def _broken(line: bytes, number: int, error: msgspec.DecodeError) -> Broken:
+    try:
+        identity = msgspec.json.decode(line, type=_Identity).id
+    except msgspec.DecodeError:
+        identity = None
+    path, problem = _explain(str(error))
+    return Broken(identity, number, path, problem, _readable(line))
+
+
+def _explain(message: str) -> tuple[str, str]:
+    """Turn msgspec's message, which never holds a value, into a JSON path and a short problem."""
+    problem, _, path = message.partition(" - at `$")
+    path = path.rstrip("`").lstrip(".")
+    if missing := re.fullmatch(r"Object missing required field `(.+)`", problem):
+        return f"{path}.{missing[1]}".lstrip("."), "missing"
+    if typed := re.fullmatch(r"Expected `(.+)`, got `(.+)`", problem):
+        wanted = " or ".join(kind for kind in typed[1].split(" | ") if kind != "null")
+        return path, f"expected {wanted}, got {typed[2]}"
+    return path, problem[:1].lower() + problem[1:]
+
+
+def _readable(line: bytes) -> dict[str, Any]:
+    """The columns of a broken line whose own values are of the right type; NULL for the others."""
+    try:
+        user = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        user = None
+    row: dict[str, Any] = {}
+    for column in COLUMNS:
+        value = user
+        for key in column.path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        try:
+            row[column.name] = _as_sent(column, msgspec.convert(value, _json_type(column)))
+        except msgspec.ValidationError:
+            row[column.name] = None
+    return row
+
+
+def _as_sent(column: Column, value: Any) -> Any:  # noqa: ANN401  # any JSON scalar
+    return str(value) if column.type == "code" and isinstance(value, int) else value
+
+
+def unknown_paths(block: bytes) -> dict[str, int]:
+    """Count the JSON paths in whole JSON lines that the contract does not know."""
+    try:
+        _decoder(forbid_unknown=True).decode_lines(block)
+    except msgspec.DecodeError:
+        counts: dict[str, int] = {}
+        for line in block.splitlines():
+            for path in _paths_of(line):
+                if path not in _KNOWN:
+                    counts[path] = counts.get(path, 0) + 1
+        return counts
+    return {}
+
+
+_KNOWN = frozenset(
+    ".".join(parts[:depth])
+    for parts in (column.path.split(".") for column in COLUMNS)
+    for depth in range(1, len(parts) + 1)
+)
+
+
+def _paths_of(line: bytes) -> Iterator[str]:
+    try:
+        pending: list[tuple[str, Any]] = [("", msgspec.json.decode(line))]
+    except msgspec.DecodeError:
+        return
+    while pending:
+        prefix, node = pending.pop()
+        for key, value in node.items() if isinstance(node, dict) else ():
+            path = f"{prefix}.{key}".lstrip(".")
+            yield path
+            if path in _KNOWN:
+                pending.append((path, value))
+
+
+def flatten(users: Sequence[Any]) -> "pa.RecordBatch":
+    """Lay decoded users out as one record batch in contract order, one row a user."""
+    import pyarrow as pa
+
+    values = zip(*map(_COLUMN_VALUES, users), strict=True) if users else ((),) * len(COLUMNS)
+    arrays = []
+    for column, column_values in zip(COLUMNS, values, strict=True):
+        sent: Sequence[Any] = column_values
+        if column.type == "code":
+            sent = [str(value) if value.__class__ is int else value for value in column_values]
+        arrays.append(pa.array(sent, pa.int64() if column.type == "integer" else pa.string()))
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema())
+
+
+def instants(values: "pa.Array") -> "pa.Array":
+    """Read timestamps as `timestamp[ms, UTC]`; NULL where a text is not one of the contract's."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    instant = pa.timestamp("ms", "UTC")
+    shaped = pc.if_else(pc.match_substring_regex(values, TIMESTAMP), values, None)
+    try:
+        return shaped.cast(instant)
+    except pa.ArrowInvalid:  # a day or an hour that does not exist; Arrow does not say in which row
+        return pa.array([_instant(text) for text in shaped.to_pylist()], instant)
+
+
+def _instant(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def table_schema() -> dg.TableSchema:
+    """The columns as Dagster's UI shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                type={"integer": "int64", "timestamp": "timestamp"}.get(column.type, "string"),
+                description=f"{column.meaning} (`{column.path}`)",
+                constraints=dg.TableColumnConstraints(
+                    nullable=not column.required, unique=column.name in UNIQUE
+                ),
+                tags={"personal": ""} if column.personal else {},
+            )
+            for column in COLUMNS
+        ]
+    )
+
+
+def mask(column: Column, value: object) -> str:
+    """A value as it may be shown: a personal one keeps its first character and nothing else."""
+    text = "" if value is None else str(value)
+    return f"{text[:1]}•••" if column.personal and text else text

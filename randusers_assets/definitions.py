@@ -1,0 +1,43 @@
+"""The wiring, nothing else."""
+
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+
+from randusers_assets.assets import raw_users, users_csv, users_df
+from randusers_assets.automation import users_snapshot_job, users_snapshot_schedule
+from randusers_assets.checks import (
+    raw_users_gates,
+    users_csv_gates,
+    users_df_gates,
+)
+from randusers_assets.io_managers import UsersIOManager
+from randusers_assets.publishing import SnapshotGate
+from randusers_assets.resources import RandomUsersApi
+from randusers_assets.settings import setting
+from randusers_assets.store import SnapshotStore
+
+snapshot_store = SnapshotStore(
+    s3_resource=S3Resource(),
+    bucket=setting("RANDUSERS_BUCKET"),
+    prefix=setting("RANDUSERS_PREFIX"),
+    kms_key_id=setting("RANDUSERS_KMS_KEY_ID"),
+)
+
+defs = dg.Definitions(
+    assets=[raw_users, users_df, users_csv],
+    asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
+    jobs=[users_snapshot_job],
+    schedules=[users_snapshot_schedule],
+    resources={
+        "random_users_api": RandomUsersApi(
+            url=setting("RANDUSERS_API_URL"),
+            page_size=int(setting("RANDUSERS_PAGE_SIZE")),
+            concurrency=int(setting("RANDUSERS_CONCURRENCY")),
+        ),
+        "snapshot_store": snapshot_store,
+        "users_io_manager": UsersIOManager(snapshot_store=snapshot_store),
+        "snapshot_gate": SnapshotGate(
+            max_rejected_ratio=float(setting("RANDUSERS_MAX_REJECTED_RATIO")),
+        ),
+    },
+)

@@ -1,0 +1,409 @@
+"""Publishing: audit the bytes, write them once, conditionally; then the receipt; then `latest`."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+import msgspec
+from pydantic import Field
+
+from randusers_assets import dialect, receipts
+from randusers_assets.audit import Audit, Finding, Verdict, out_of_line
+from randusers_assets.contract import COLUMNS, CONTRACT_VERSION, arrow_schema
+from randusers_assets.receipts import Counts, Latest, ObjectProof, Receipt, RuleResult
+from randusers_assets.snapshots import FrameFacts, UserFrames
+from randusers_assets.spool import Spool, disk_full_named, read_ahead
+from randusers_assets.store import Conflict, SnapshotStore, Stored
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CODE_VERSION = version("randusers-assets")
+
+
+class SnapshotGate(dg.ConfigurableResource):  # type: ignore[type-arg]  # the resource is itself
+    """What may pass the gates; `accept_change` lets one run past the history gate, on record."""
+
+    max_rejected_ratio: float = Field(
+        default=0.0, ge=0, le=1, description="Share of users that may be set aside"
+    )
+    accept_change: str = Field(
+        default="", description="Why this run's break with the history is right; in the receipt"
+    )
+
+    def rejects_too_many(self, rejected: int, rows: int) -> bool:
+        """Whether so many of so many rows close the gate."""
+        return rejected > self.max_rejected_ratio * rows
+
+
+@dataclass(frozen=True)
+class AuditedCsv:
+    """A CSV whose bytes were read back and held against their source, row by row."""
+
+    spool: Spool
+    sha256: str
+    rejects: Spool
+    counts: Counts
+    nulls: dict[str, int]
+    rules: list[RuleResult]
+    facts: FrameFacts
+    gate: SnapshotGate
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What publishing did: a new object, or none because the same bytes are published already."""
+
+    receipt: Receipt
+    outcome: Literal["published", "unchanged"]
+
+
+def reject_schema() -> "pa.Schema":
+    """The columns of the rejects object: the contract's, and every rule that the row breaks."""
+    import pyarrow as pa
+
+    return arrow_schema().append(pa.field("broken_rules", pa.string()))
+
+
+def audited(frames: UserFrames, gate: SnapshotGate) -> AuditedCsv:
+    """Encode a snapshot, setting rows that break a rule aside, and prove the bytes.
+
+    Every encoded batch is parsed back and compared with its source before it is kept.
+
+    Raises:
+        dagster.Failure: more rows break a rule than the gate lets pass, a key repeats, the counts
+            do not reconcile, or a row does not read back as it was.
+    """
+    audit = Audit()
+    spool, rejects = Spool(), Spool()
+    digest = hashlib.sha256(dialect.header())
+    published = 0
+    nulls = dict.fromkeys(arrow_schema().names, 0)
+    with (
+        disk_full_named(),
+        spool.writer() as csv,
+        rejects.writer() as aside,
+        contextlib.closing(read_ahead(_encoded(frames, audit))) as batches,
+    ):
+        csv.write(dialect.header())
+        aside.write(dialect.header(reject_schema()))
+        for good, records, bad in batches:
+            parsed = dialect.parse(records)
+            if parsed != good:
+                raise dg.Failure(
+                    "The CSV does not read back as the rows that it was made from, first at"
+                    f" user {_first_difference(good, parsed)}: nothing is written.",
+                    allow_retries=False,
+                )
+            csv.write(records)
+            digest.update(records)
+            aside.write(bad)
+            published += good.num_rows
+            for name in nulls:
+                nulls[name] += good.column(name).null_count
+        aside.write(_broken_records(frames.facts))
+    rules = _rule_results(audit, frames)
+    counts = Counts(
+        declared=frames.facts.fetch.declared,
+        raw=frames.facts.raw_rows,
+        flat=audit.rows,
+        rejected=audit.rejected + len(frames.facts.broken),
+        published=published,
+    )
+    _hold(counts, rules, gate)
+    return AuditedCsv(spool, digest.hexdigest(), rejects, counts, nulls, rules, frames.facts, gate)
+
+
+def _encoded(frames: UserFrames, audit: Audit) -> "Iterator[tuple[pa.Table, bytes, bytes]]":
+    import pyarrow as pa
+
+    for batch in frames.batches():
+        verdict = audit.add(batch)
+        good = verdict.good(batch)
+        yield pa.Table.from_batches([good]), dialect.encode(good), _reject_records(batch, verdict)
+
+
+def _reject_records(batch: "pa.RecordBatch", verdict: Verdict) -> bytes:
+    import pyarrow as pa
+
+    if not verdict.reasons:
+        return b""
+    rows = sorted(verdict.reasons)
+    reasons = pa.array(["; ".join(verdict.reasons[row]) for row in rows])
+    bad = batch.take(pa.array(rows))
+    return dialect.encode(
+        pa.RecordBatch.from_arrays([*bad.columns, reasons], schema=reject_schema())
+    )
+
+
+def _broken_records(facts: FrameFacts) -> bytes:
+    import pyarrow as pa
+
+    rows = [
+        {**broken.row, "broken_rules": f"{broken.path or '$'}: {broken.problem}"}
+        for broken in facts.broken
+    ]
+    return dialect.encode(pa.Table.from_pylist(rows, reject_schema())) if rows else b""
+
+
+def _first_difference(good: "pa.Table", parsed: "pa.Table") -> object:
+    for ours, theirs in zip(good.to_pylist(), parsed.to_pylist(), strict=False):
+        if ours != theirs:
+            return ours["id"]
+    return "(the number of rows)"
+
+
+def _rule_results(audit: Audit, frames: UserFrames) -> list[RuleResult]:
+    repeated = audit.repeated(frames.batches)
+    findings = {**audit.findings, **{f"{name}_is_unique": f for name, f in repeated.items()}}
+    findings["contract_is_kept"] = Finding(
+        len(frames.facts.broken), [broken.offender() for broken in frames.facts.broken[:5]]
+    )
+    return [
+        RuleResult(name=name, users=finding.users, examples=finding.examples)
+        for name, finding in findings.items()
+    ]
+
+
+def _hold(counts: Counts, rules: list[RuleResult], gate: SnapshotGate) -> None:
+    """Raise one sentence if the snapshot may not be published."""
+    broken = [rule for rule in rules if rule.users]
+    for rule in broken:
+        if rule.name.endswith("_is_unique"):
+            raise dg.Failure(
+                f"The gate is closed: {rule.users:,} users share their {rule.examples[0].column}"
+                f" with another, user {rule.examples[0].id} first; nothing is published.",
+                allow_retries=False,
+            )
+    if gate.rejects_too_many(counts.rejected, counts.raw):
+        first = broken[0].examples[0]
+        told = ", ".join(f"{rule.name}: {rule.users:,}" for rule in broken)
+        raise dg.Failure(
+            f"The gate is closed: {counts.rejected:,} of {counts.raw:,} users break a rule"
+            f" ({told}), user {first.id} first, in {first.column} ({first.shown}); mend the"
+            " source, or raise RANDUSERS_MAX_REJECTED_RATIO above"
+            f" {gate.max_rejected_ratio:g} to set such users aside. Nothing is published.",
+            allow_retries=False,
+        )
+    if not counts.published:
+        raise dg.Failure(
+            "The gate is closed: no user is left to publish; mend the source.", allow_retries=False
+        )
+    if (
+        counts.declared != counts.raw
+        or counts.flat + next(r.users for r in rules if r.name == "contract_is_kept") != counts.raw
+        or counts.published + counts.rejected != counts.raw
+    ):
+        raise dg.Failure(
+            f"The gate is closed: the counts do not reconcile ({counts}): materialize raw_users"
+            " and users_df again.",
+            allow_retries=False,
+        )
+
+
+def history_problems(
+    store: SnapshotStore, date: str, rows: int, nulls: dict[str, int]
+) -> tuple[list[str], Receipt | None]:
+    """How a snapshot breaks with the last one published before its day, and that one's receipt."""
+    past = receipts.receipt_before(store, date)
+    if past is None:
+        return [], None
+    past_nulls = {column.name: column.nulls for column in past.columns}
+    return out_of_line(rows, nulls, past.counts.published, past_nulls), past
+
+
+def publish(store: SnapshotStore, date: str, csv: AuditedCsv, run_id: str) -> Publication:
+    """Publish a day's audited CSV: the object, the rejects, the receipt, then `latest.json`.
+
+    Each write is conditional on what was there before, so that of two runs one publishes and the
+    other ends as `unchanged` or in a conflict; a run cut short is completed by the next.
+
+    Raises:
+        dagster.Failure: the history gate is closed, another run publishes the day, or S3 fails.
+    """
+    before = receipts.read_receipt(store, date)
+    problems, past = history_problems(store, date, csv.counts.published, csv.nulls)
+    accepted = csv.gate.accept_change
+    if before and before[0].csv.sha256 == csv.sha256:
+        accepted = accepted or before[0].accepted_change
+    if problems and not accepted:
+        raise dg.Failure(
+            f"The gate is closed: against {past.date if past else ''} the snapshot of {date} has"
+            f" {'; '.join(problems)}. If the change is right, run once with the run config"
+            ' resources: {snapshot_gate: {config: {accept_change: "why"}}}. Nothing is published.',
+            allow_retries=False,
+        )
+    stored = _write_csv(store, date, csv)
+    if before and _proves(before[0], csv, stored):
+        _point_latest(store, date)
+        return Publication(before[0], "unchanged")
+    rejects_sha256 = csv.rejects.sha256
+    rejects = store.put(
+        receipts.rejects_path(date),
+        csv.rejects,
+        rejects_sha256,
+        content_type=dialect.CONTENT_TYPE,
+    )
+    receipt = Receipt(
+        date=date,
+        published_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        counts=csv.counts,
+        columns=[
+            receipts.ColumnProof(name=c.name, type=c.type, nulls=csv.nulls[c.name]) for c in COLUMNS
+        ],
+        csv=_proof(store, receipts.csv_path(date), csv.sha256, stored),
+        rejects=_proof(store, receipts.rejects_path(date), rejects_sha256, rejects),
+        raw_sha256=csv.facts.raw_sha256,
+        source=csv.facts.fetch,
+        rules=csv.rules,
+        max_rejected_ratio=csv.gate.max_rejected_ratio,
+        previous=past.date if past else None,
+        accepted_change=accepted,
+        run_id=run_id,
+        code_version=CODE_VERSION,
+        contract_version=CONTRACT_VERSION,
+    )
+    publication = _write_receipt(store, receipt, csv, stored)
+    _point_latest(store, date)
+    return publication
+
+
+def _proof(store: SnapshotStore, path: str, sha256: str, stored: Stored) -> ObjectProof:
+    return ObjectProof(
+        uri=store.uri(path),
+        sha256=sha256,
+        bytes=stored.size,
+        etag=stored.etag,
+        version_id=stored.version_id,
+    )
+
+
+def _proves(receipt: Receipt, csv: AuditedCsv, stored: Stored) -> bool:
+    """Whether a receipt already stands for these bytes and these rejects."""
+    return (receipt.csv.sha256, receipt.csv.etag, receipt.rejects.sha256) == (
+        csv.sha256,
+        stored.etag,
+        csv.rejects.sha256,
+    )
+
+
+def _write_csv(store: SnapshotStore, date: str, csv: AuditedCsv) -> Stored:
+    """Put the CSV in the place of the one that is there now, unless it is the same."""
+    path = receipts.csv_path(date)
+    now = store.head(path)
+    if now is None or now.sha256 != csv.sha256:
+        try:
+            return store.put(
+                path, csv.spool, csv.sha256, content_type=dialect.CONTENT_TYPE, replaces=now
+            )
+        except Conflict:
+            now = store.head(path)
+    if now is None or now.sha256 != csv.sha256:
+        raise _overtaken(store, path, date)
+    return now
+
+
+def _overtaken(store: SnapshotStore, path: str, date: str) -> dg.Failure:
+    return dg.Failure(
+        f"{store.uri(path)}: another run published {date} with other bytes at the same time;"
+        " that publication stands. Run again to replace it with this one's data.",
+        allow_retries=False,
+    )
+
+
+def _write_receipt(
+    store: SnapshotStore, receipt: Receipt, csv: AuditedCsv, stored: Stored
+) -> Publication:
+    """Swap the receipt in while the CSV that it proves is still the one that is there."""
+    path = receipts.receipt_path(receipt.date)
+    body = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
+    for _ in range(receipts.SWAP_TRIES):
+        before = receipts.read_receipt(store, receipt.date)
+        now = store.head(receipts.csv_path(receipt.date))
+        if now is None or now.sha256 != csv.sha256:
+            raise _overtaken(store, receipts.csv_path(receipt.date), receipt.date)
+        if before and _proves(before[0], csv, stored):
+            return Publication(before[0], "unchanged")
+        with contextlib.suppress(Conflict):
+            _put_json(store, path, body, before[1] if before else None)
+            break
+    else:
+        raise _busy(store, path)
+    now = store.head(receipts.csv_path(receipt.date))
+    if now is None or now.sha256 != csv.sha256:
+        raise _overtaken(store, receipts.csv_path(receipt.date), receipt.date)
+    return Publication(receipt, "published")
+
+
+def _point_latest(store: SnapshotStore, date: str) -> None:
+    """Move `latest.json` to a day, never back to an older one."""
+    latest = Latest(
+        date=date,
+        csv=store.uri(receipts.csv_path(date)),
+        receipt=store.uri(receipts.receipt_path(date)),
+    )
+    body = msgspec.json.encode(latest)
+    for _ in range(receipts.SWAP_TRIES):
+        before = receipts.read_latest(store)
+        if before and (before[0].date > date or before[0] == latest):
+            return
+        with contextlib.suppress(Conflict):
+            _put_json(store, receipts.LATEST_PATH, body, before[1] if before else None)
+            return
+    raise _busy(store, receipts.LATEST_PATH)
+
+
+def _put_json(store: SnapshotStore, path: str, body: bytes, replaces: Stored | None) -> None:
+    sha256 = hashlib.sha256(body).hexdigest()
+    store.put(path, body, sha256, content_type=receipts.CONTENT_TYPE, replaces=replaces)
+
+
+def _busy(store: SnapshotStore, path: str) -> dg.Failure:
+    return dg.Failure(
+        f"{store.uri(path)} was changed by other runs {receipts.SWAP_TRIES} times in a row:"
+        " run again when they are done."
+    )
+
+
+def read_back(store: SnapshotStore, date: str) -> tuple[list[str], dict[str, Any]]:
+    """Stream a day's published object and hold it against its receipt.
+
+    Returns the differences, one sentence each, and what was found.
+    """
+    found = receipts.read_receipt(store, date)
+    if found is None:
+        return [
+            f"{store.uri(receipts.receipt_path(date))} does not exist: {date} is not proved."
+        ], {}
+    receipt = found[0]
+    advice = f"materialize users_csv for {date} again"
+    chunks, stored = store.stream(receipts.csv_path(date), advice)
+    digest, size, lines = hashlib.sha256(), 0, 0
+    for chunk in read_ahead(chunks):
+        digest.update(chunk)
+        size += len(chunk)
+        # Text is single-line by the row rules, so that lines are records.
+        lines += chunk.count(b"\n")
+    facts = {
+        "rows": lines - 1,
+        "bytes": size,
+        "sha256": digest.hexdigest(),
+        "etag": stored.etag.strip('"'),
+    }
+    expected = {
+        "rows": receipt.counts.published,
+        "bytes": receipt.csv.bytes,
+        "sha256": receipt.csv.sha256,
+        "etag": receipt.csv.etag.strip('"'),
+    }
+    uri = store.uri(receipts.csv_path(date))
+    return [
+        f"{uri}: {name} is {facts[name]}, its receipt says {expected[name]}: {advice}."
+        for name in expected
+        if facts[name] != expected[name]
+    ], facts

@@ -1,0 +1,186 @@
+"""What flows between the assets: spools of one snapshot, read in bounded batches."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import msgspec
+
+from randusers_assets.contract import COLUMNS, Broken, arrow_schema, decode, flatten, instants
+from randusers_assets.spool import Spool, disk_full_named, read_ahead
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+# About 500 users: object-building parsers slow down on larger units.
+BLOCK_BYTES = 1 << 18
+
+# Rows of a record batch and of a Parquet row group.
+BATCH_ROWS = 10_000
+
+# Users set aside for breaking the contract are carried in the Parquet footer, which must stay
+# small; more than this many is a changed API, not a bad row.
+MAX_BROKEN = 1_000
+
+_FOOTER_KEY = "randusers"
+
+
+class FetchFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """How a snapshot was fetched; carried with it from raw to receipt."""
+
+    url: str
+    declared: int
+    pages: int
+    page_size: int
+    tries: int
+    retries: int
+    waited_seconds: float
+    bytes: int
+    fetched_at: str
+
+
+class FrameFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """Where flat users come from, and the users that could not be laid flat."""
+
+    fetch: FetchFacts
+    raw_rows: int
+    raw_sha256: str
+    flat_rows: int
+    broken: list[Broken]
+
+
+class RawUsers:
+    """One JSON line per user as the API sent it, less credentials, in a zstd spool."""
+
+    def __init__(self, spool: Spool, facts: FetchFacts) -> None:
+        self.spool = spool
+        self.facts = facts
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield whole lines, about `BLOCK_BYTES` at a time."""
+        import pyarrow as pa
+
+        stream = pa.CompressedInputStream(self.spool.reader(), "zstd")
+        rest = b""
+        while data := stream.read(BLOCK_BYTES):
+            lines, newline, tail = (rest + data).rpartition(b"\n")
+            if newline:
+                yield lines + newline
+            rest = tail
+        if rest:
+            yield rest
+
+
+class UserFrames:
+    """One row per user, flat and typed by the contract, in a Parquet spool.
+
+    Iterate for pandas DataFrames of up to `BATCH_ROWS` rows; `to_pandas` gives the one DataFrame.
+    """
+
+    def __init__(self, spool: Spool) -> None:
+        import pyarrow.parquet as pq
+
+        self.spool = spool
+        self._file = pq.ParquetFile(spool.reader(), pre_buffer=False)
+        footer = (self._file.metadata.metadata or {}).get(_FOOTER_KEY.encode())
+        if footer is None or self._file.schema_arrow.names != [c.name for c in COLUMNS]:
+            raise dg.Failure("users.parquet was not written under this contract: rebuild users_df.")
+        self.facts = msgspec.json.decode(footer, type=FrameFacts)
+
+    def batches(self) -> "Iterator[pa.RecordBatch]":
+        """Yield record batches of up to `BATCH_ROWS` rows."""
+        schema = arrow_schema()
+        for batch in self._file.iter_batches(BATCH_ROWS, use_threads=False):
+            yield batch.cast(schema)
+
+    def __iter__(self) -> "Iterator[pd.DataFrame]":
+        return map(to_frame, self.batches())
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """The whole snapshot as one ordinary DataFrame."""
+        import pyarrow as pa
+
+        return to_frame(pa.Table.from_batches(self.batches(), arrow_schema()))
+
+
+def lay_flat(raw: RawUsers) -> UserFrames:
+    """Decode a raw snapshot and lay it flat into Parquet, users that break the contract apart.
+
+    Raises:
+        dagster.Failure: more than `MAX_BROKEN` users break the contract.
+    """
+    import pyarrow.parquet as pq
+
+    broken: list[Broken] = []
+    rows = flat_rows = 0
+
+    def batches() -> "Iterator[pa.RecordBatch]":
+        nonlocal rows, flat_rows
+        for block in read_ahead(raw.blocks()):
+            users, failed = decode(block, rows + 1)
+            rows += len(users) + len(failed)
+            flat_rows += len(users)
+            broken.extend(failed)
+            if len(broken) > MAX_BROKEN:
+                raise dg.Failure(
+                    f"More than {MAX_BROKEN:,} users break the contract, the first of them"
+                    f" {broken[0].sentence()}: bring contract.py in line with {raw.facts.url}.",
+                    allow_retries=False,
+                )
+            yield flatten(users)
+
+    spool = Spool()
+    with (
+        disk_full_named(),
+        spool.writer() as file,
+        pq.ParquetWriter(file, arrow_schema(), compression="zstd", compression_level=1) as parquet,
+    ):
+        for table in read_ahead(_in_batches(batches())):
+            parquet.write_table(table, row_group_size=BATCH_ROWS)
+        facts = FrameFacts(
+            fetch=raw.facts,
+            raw_rows=rows,
+            raw_sha256=raw.spool.sha256,
+            flat_rows=flat_rows,
+            broken=broken,
+        )
+        parquet.add_key_value_metadata({_FOOTER_KEY: msgspec.json.encode(facts).decode()})
+    return UserFrames(spool)
+
+
+def _in_batches(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
+    """Gather small record batches into tables of `BATCH_ROWS` rows, the last one shorter."""
+    import pyarrow as pa
+
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        while rows >= BATCH_ROWS:
+            table = pa.Table.from_batches(held).combine_chunks()
+            yield table.slice(0, BATCH_ROWS)
+            held = table.slice(BATCH_ROWS).to_batches()
+            rows -= BATCH_ROWS
+    if rows:
+        yield pa.Table.from_batches(held).combine_chunks()
+
+
+def to_frame(rows: "pa.RecordBatch | pa.Table") -> "pd.DataFrame":
+    """Convert flat rows to pandas: `str`, `int64` (`Int64` where NULL may be), UTC timestamps."""
+    import pandas as pd
+    import pyarrow as pa
+
+    for index, column in enumerate(COLUMNS):
+        if column.type == "timestamp":
+            rows = rows.set_column(index, column.name, _instants(rows.column(index)))
+    frame = rows.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+    required = [c.name for c in COLUMNS if c.type == "integer" and c.required]
+    return frame.astype(dict.fromkeys(required, "int64"))  # type: ignore[no-any-return]  # pyarrow is untyped
+
+
+def _instants(values: "pa.Array | pa.ChunkedArray") -> "pa.Array":
+    import pyarrow as pa
+
+    return instants(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
