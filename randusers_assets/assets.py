@@ -20,7 +20,7 @@ daily_asset = partial(
     io_manager_key="users_io_manager",
     owners=["team:data-engineering"],
     code_version=f"{CODE_VERSION}+contract.{CONTRACT_VERSION}",
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL),
+    retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
 )
 
 

@@ -10,7 +10,7 @@ import dagster as dg
 from randusers_assets.audit import EXAMPLES, ROW_RULES, Audit, Finding, formulas
 from randusers_assets.automation import daily
 from randusers_assets.contract import Offender, decode, unknown_paths
-from randusers_assets.publishing import SnapshotGate, history_problems, read_back
+from randusers_assets.publishing import SnapshotGate, accepted_before, history_problems, read_back
 from randusers_assets.snapshots import RawUsers, UserFrames
 from randusers_assets.spool import read_ahead
 from randusers_assets.store import SnapshotStore
@@ -224,15 +224,18 @@ def users_df_gates(
     problems, past = history_problems(
         snapshot_store, context.partition_key, audit.rows, audit.nulls
     )
+    accepted = snapshot_gate.accept_change or accepted_before(
+        snapshot_store, context.partition_key, facts.raw_sha256
+    )
     yield result(
         "users_df",
         "is_in_line_with_history",
-        passed=not problems or bool(snapshot_gate.accept_change),
+        passed=not problems or bool(accepted),
         summary="; ".join(problems)
         or (f"In line with {past.date}." if past else "The first publication: no history yet."),
         rows=audit.rows,
         rows_before=past.counts.published if past else None,
-        accepted=snapshot_gate.accept_change,
+        accepted=accepted,
     )
     yield result(
         "users_df",

@@ -23,17 +23,19 @@ snapshot_store = SnapshotStore(
     kms_key_id=setting("RANDUSERS_KMS_KEY_ID"),
 )
 
+random_users_api = RandomUsersApi(
+    url=setting("RANDUSERS_API_URL"),
+    page_size=int(setting("RANDUSERS_PAGE_SIZE")),
+    concurrency=int(setting("RANDUSERS_CONCURRENCY")),
+)
+
 defs = dg.Definitions(
     assets=[raw_users, users_df, users_csv],
     asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],
     resources={
-        "random_users_api": RandomUsersApi(
-            url=setting("RANDUSERS_API_URL"),
-            page_size=int(setting("RANDUSERS_PAGE_SIZE")),
-            concurrency=int(setting("RANDUSERS_CONCURRENCY")),
-        ),
+        "random_users_api": random_users_api,
         "snapshot_store": snapshot_store,
         "users_io_manager": UsersIOManager(snapshot_store=snapshot_store),
         "snapshot_gate": SnapshotGate(

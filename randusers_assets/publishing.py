@@ -217,6 +217,12 @@ def history_problems(
     return out_of_line(rows, nulls, past.counts.published, past_nulls), past
 
 
+def accepted_before(store: SnapshotStore, date: str, raw_sha256: str) -> str:
+    """Why a day's receipt let the same raw snapshot break with the history; empty if not."""
+    before = receipts.read_receipt(store, date)
+    return before[0].accepted_change if before and before[0].raw_sha256 == raw_sha256 else ""
+
+
 def publish(store: SnapshotStore, date: str, csv: AuditedCsv, run_id: str) -> Publication:
     """Publish a day's audited CSV: the object, the rejects, the receipt, then `latest.json`.
 
@@ -238,17 +244,12 @@ def publish(store: SnapshotStore, date: str, csv: AuditedCsv, run_id: str) -> Pu
             ' resources: {snapshot_gate: {config: {accept_change: "why"}}}. Nothing is published.',
             allow_retries=False,
         )
-    stored = _write_csv(store, date, csv)
+    proved = before[0] if before else None
+    stored = _write_csv(store, date, csv, proved)
+    rejects = _write_rejects(store, date, csv, proved)
     if before and _proves(before[0], csv, stored):
         _point_latest(store, date)
         return Publication(before[0], "unchanged")
-    rejects_sha256 = csv.rejects.sha256
-    rejects = store.put(
-        receipts.rejects_path(date),
-        csv.rejects,
-        rejects_sha256,
-        content_type=dialect.CONTENT_TYPE,
-    )
     receipt = Receipt(
         date=date,
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -257,7 +258,7 @@ def publish(store: SnapshotStore, date: str, csv: AuditedCsv, run_id: str) -> Pu
             receipts.ColumnProof(name=c.name, type=c.type, nulls=csv.nulls[c.name]) for c in COLUMNS
         ],
         csv=_proof(store, receipts.csv_path(date), csv.sha256, stored),
-        rejects=_proof(store, receipts.rejects_path(date), rejects_sha256, rejects),
+        rejects=_proof(store, receipts.rejects_path(date), rejects.sha256, rejects),
         raw_sha256=csv.facts.raw_sha256,
         source=csv.facts.fetch,
         rules=csv.rules,
@@ -292,20 +293,55 @@ def _proves(receipt: Receipt, csv: AuditedCsv, stored: Stored) -> bool:
     )
 
 
-def _write_csv(store: SnapshotStore, date: str, csv: AuditedCsv) -> Stored:
+def _is_intact(now: Stored, spool: Spool, sha256: str, proof: ObjectProof | None) -> bool:
+    """Whether these bytes are stored already; a receipt that knows another ETag for them objects.
+
+    The digest in the metadata alone would be believed of an object that someone else wrote over.
+    """
+    rewritten = proof is not None and proof.sha256 == sha256 and proof.etag != now.etag
+    return (now.sha256, now.size) == (sha256, spool.size) and not rewritten
+
+
+def _write_csv(store: SnapshotStore, date: str, csv: AuditedCsv, proved: Receipt | None) -> Stored:
     """Put the CSV in the place of the one that is there now, unless it is the same."""
     path = receipts.csv_path(date)
     now = store.head(path)
-    if now is None or now.sha256 != csv.sha256:
+    if now is None or not _is_intact(now, csv.spool, csv.sha256, proved and proved.csv):
         try:
             return store.put(
                 path, csv.spool, csv.sha256, content_type=dialect.CONTENT_TYPE, replaces=now
             )
         except Conflict:
-            now = store.head(path)
+            return _csv_in_place(store, date, csv)
+    return now
+
+
+def _csv_in_place(store: SnapshotStore, date: str, csv: AuditedCsv) -> Stored:
+    """What is stored as the day's CSV, as long as it is this one."""
+    path = receipts.csv_path(date)
+    now = store.head(path)
     if now is None or now.sha256 != csv.sha256:
         raise _overtaken(store, path, date)
     return now
+
+
+def _write_rejects(
+    store: SnapshotStore, date: str, csv: AuditedCsv, proved: Receipt | None
+) -> Stored:
+    """Put the rejects in the place of those that are there now, unless they are the same."""
+    path, sha256 = receipts.rejects_path(date), csv.rejects.sha256
+    for _ in range(receipts.SWAP_TRIES):
+        now = store.head(path)
+        # After the look at the rejects, so that a run that was overtaken cannot replace the
+        # rejects of the run that overtook it.
+        _csv_in_place(store, date, csv)
+        if now and _is_intact(now, csv.rejects, sha256, proved and proved.rejects):
+            return now
+        with contextlib.suppress(Conflict):
+            return store.put(
+                path, csv.rejects, sha256, content_type=dialect.CONTENT_TYPE, replaces=now
+            )
+    raise _busy(store, path)
 
 
 def _overtaken(store: SnapshotStore, path: str, date: str) -> dg.Failure:
@@ -324,9 +360,7 @@ def _write_receipt(
     body = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
     for _ in range(receipts.SWAP_TRIES):
         before = receipts.read_receipt(store, receipt.date)
-        now = store.head(receipts.csv_path(receipt.date))
-        if now is None or now.sha256 != csv.sha256:
-            raise _overtaken(store, receipts.csv_path(receipt.date), receipt.date)
+        _csv_in_place(store, receipt.date, csv)
         if before and _proves(before[0], csv, stored):
             return Publication(before[0], "unchanged")
         with contextlib.suppress(Conflict):
@@ -334,9 +368,7 @@ def _write_receipt(
             break
     else:
         raise _busy(store, path)
-    now = store.head(receipts.csv_path(receipt.date))
-    if now is None or now.sha256 != csv.sha256:
-        raise _overtaken(store, receipts.csv_path(receipt.date), receipt.date)
+    _csv_in_place(store, receipt.date, csv)
     return Publication(receipt, "published")
 
 
