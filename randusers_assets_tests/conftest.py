@@ -1,0 +1,52 @@
+"""The fixtures: no test reaches real AWS, and the API and S3 are real servers on loopback."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster_aws.s3 import S3Resource
+
+from randusers_assets.sandbox.s3 import LocalS3, local_s3
+from randusers_assets.store import SnapshotStore
+
+
+@pytest.fixture(autouse=True)
+def no_real_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Credentials, endpoint and profile that lead nowhere but to what a test starts itself."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RANDUSERS_BUCKET", "RANDUSERS_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    # The discard port: nothing answers there.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
+    """One S3 server process for the whole session."""
+    with local_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def store(s3_server: LocalS3) -> SnapshotStore:
+    """A store on a new, empty bucket of the S3 server."""
+    bucket = f"test-{uuid.uuid4().hex[:12]}"
+    s3_server.create_bucket(bucket)
+    return SnapshotStore(
+        s3_resource=S3Resource(endpoint_url=s3_server.endpoint_url), bucket=bucket
+    )
+
+
+@pytest.fixture
+def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+    """A Dagster instance of the test's own."""
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        yield instance

@@ -1,0 +1,292 @@
+"""The simulator answers as the API does, over real sockets."""
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from randusers_assets.sandbox.api import (
+    Answer,
+    ApiSimulator,
+    SandboxError,
+    UserSpool,
+    generated_users,
+)
+from randusers_assets.sandbox.users import user
+
+
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> UserSpool:
+    """Return as many users as the API has."""
+    return generated_users(500, tmp_path_factory.mktemp("users"))
+
+
+@pytest.fixture
+def api(users: UserSpool) -> Iterator[ApiSimulator]:
+    """Serve them as the API does."""
+    with ApiSimulator(users) as simulator:
+        yield simulator
+
+
+def _get(url: str, **headers: str) -> requests.Response:
+    return requests.get(url, headers=headers, timeout=10)
+
+
+def _page(api: ApiSimulator, query: str) -> tuple[dict[str, Any], list[int]]:
+    """Return a page's envelope without its users, and their ids."""
+    data = _get(f"{api.url}?{query}").json()["data"]
+    ids = [one["id"] for one in data.pop("data")]
+    return data, ids
+
+
+def test_api_answers_a_page_byte_for_byte(api: ApiSimulator) -> None:
+    """The envelope is the API's, key for key, with the users in its middle."""
+    response = _get(f"{api.url}?page=1&limit=500")
+    users = b",".join(user(number) for number in range(1, 501))
+    assert response.status_code == 200
+    assert response.content == (
+        b'{"statusCode":200,"data":{"page":1,"limit":500,"totalPages":1,"previousPage":false,'
+        b'"nextPage":false,"totalItems":500,"currentPageItems":500,"data":['
+        + users
+        + b']},"message":"Random users fetched successfully","success":true}'
+    )
+
+
+def test_api_sends_the_headers_of_the_api(api: ApiSimulator) -> None:
+    """JSON in UTF-8, uncompressed, and what is left of 5000 requests in 900 seconds."""
+    headers = _get(f"{api.url}?page=1&limit=1").headers
+    assert headers["Content-Type"] == "application/json; charset=utf-8"
+    assert "Content-Encoding" not in headers
+    assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("5000", "4999")
+    assert 0 < int(headers["RateLimit-Reset"]) <= 900
+    assert _get(api.url).headers["RateLimit-Remaining"] == "4998"
+
+
+@pytest.mark.parametrize(
+    ("query", "data", "ids"),
+    [
+        ("", (1, 10, 50, False, True), range(1, 11)),
+        ("page=&limit=", (1, 10, 50, False, True), range(1, 11)),
+        ("page=2&limit=200", (2, 200, 3, True, True), range(201, 401)),
+        ("page=3&limit=200", (3, 200, 3, True, False), range(401, 501)),
+        ("page=51", (51, 10, 50, True, False), ()),
+        ("limit=0", (1, 0, None, False, True), ()),
+        ("limit=-1", (1, -1, -500, False, False), range(1, 500)),
+        ("page=0", (0, 10, 50, False, True), ()),
+        ("page=-1", (-1, 10, 50, False, True), range(481, 491)),
+        ("page=two", (None, 10, 50, False, False), ()),
+        ("limit=all", (1, None, None, False, False), ()),
+        ("limit=Infinity", (1, None, 0, False, False), ()),
+        ("page=1&page=2", (None, 10, 50, False, False), ()),
+        ("page=0x2&limit=1e1", (2, 10, 50, True, True), range(11, 21)),
+        ("page=2&limit=1.5", (2, 1.5, 334, True, True), (2, 3)),
+    ],
+)
+def test_api_pages_as_javascript_does(
+    api: ApiSimulator, query: str, data: tuple[object, ...], ids: range | tuple[int, ...]
+) -> None:
+    """Nonsense answers 200 with what JavaScript's arithmetic and Array.slice make of it."""
+    keys = ("page", "limit", "totalPages", "previousPage", "nextPage")
+    expected = dict(zip(keys, data, strict=True))
+    expected |= {"totalItems": 500, "currentPageItems": len(ids)}
+    assert _page(api, query) == (expected, list(ids))
+
+
+def test_api_answers_another_path_with_404(api: ApiSimulator) -> None:
+    """A wrong path gets the API's error envelope."""
+    response = _get(f"{api.url}s?page=1")
+    assert response.status_code == 404
+    assert response.json() == {
+        "statusCode": 404,
+        "data": None,
+        "success": False,
+        "errors": [],
+        "message": "The requested endpoint does not exist",
+    }
+
+
+def test_api_refuses_requests_above_the_limit(users: UserSpool) -> None:
+    """Beyond the limit comes 429, whose Retry-After is the whole window, unlike its Reset."""
+    with ApiSimulator(users, rate_limit=1) as api:
+        assert _get(api.url).status_code == 200
+        response = _get(api.url)
+        assert response.status_code == 429
+        assert response.headers["Retry-After"] == "900"
+        assert response.headers["RateLimit-Remaining"] == "0"
+        assert 0 < int(response.headers["RateLimit-Reset"]) <= 900
+        assert response.json() == {
+            "statusCode": 429,
+            "data": None,
+            "success": False,
+            "errors": [],
+            "message": "There are too many requests. You are only allowed 1 requests per"
+            " 15 minutes",
+        }
+        assert api.requests == 2
+
+
+def test_api_answers_again_in_the_next_window(users: UserSpool) -> None:
+    """The allowance is whole again when the window is over."""
+    with ApiSimulator(users, rate_limit=1, window_seconds=0) as api:
+        assert [_get(api.url).status_code for _ in range(3)] == [200, 200, 200]
+
+
+def test_api_compresses_only_when_told_and_accepted(users: UserSpool) -> None:
+    """Gzip needs both sides' consent, and the same body comes out."""
+    with ApiSimulator(users, gzip=True) as api:
+        packed = _get(api.url, **{"Accept-Encoding": "gzip"})
+        plain = _get(api.url, **{"Accept-Encoding": "identity"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert int(packed.headers["Content-Length"]) < len(packed.content)
+    assert "Content-Encoding" not in plain.headers
+    assert packed.content == plain.content
+
+
+def test_api_keeps_connections_alive_and_counts(api: ApiSimulator) -> None:
+    """Requests on one connection, and on many at once, are each answered and counted once."""
+    connection = http.client.HTTPConnection(urlsplit(api.url).netloc, timeout=10)
+    for page in range(1, 4):
+        connection.request("GET", f"{urlsplit(api.url).path}?page={page}&limit=1")
+        assert json.loads(connection.getresponse().read())["data"]["data"][0]["id"] == page
+    connection.close()
+    with ThreadPoolExecutor(8) as pool:
+        pages = pool.map(lambda page: _page(api, f"page={page}&limit=5")[1], range(1, 41))
+        assert [number for ids in pages for number in ids] == list(range(1, 201))
+    assert api.requests == 43
+    _get(api.url, **{"User-Agent": "probe/1"})
+    assert api.request_headers["user-agent"] == "probe/1"
+
+
+def test_api_listens_on_loopback_and_stops(users: UserSpool) -> None:
+    """The listener and the connections kept alive are gone when the context ends."""
+    with ApiSimulator(users) as api:
+        address = urlsplit(api.url)
+        assert address.hostname == "127.0.0.1"
+        connection = http.client.HTTPConnection(address.netloc, timeout=10)
+        connection.request("GET", address.path)
+        connection.getresponse().read()
+        kept = connection.sock
+    assert kept is not None
+    assert kept.recv(1) == b""
+    connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", address.port or 0), timeout=10)
+    with pytest.raises(SandboxError, match="is not serving"):
+        _ = api.url
+
+
+def test_api_says_that_a_port_is_in_use(api: ApiSimulator) -> None:
+    """A port that another listens on is named."""
+    port = urlsplit(api.url).port
+    assert port is not None
+    with (
+        pytest.raises(SandboxError) as refusal,
+        ApiSimulator(api.users, port=port),
+    ):
+        pass
+    assert str(refusal.value) == (
+        f"The API simulator cannot listen on 127.0.0.1:{port} (Address already in use):"
+        " choose a free port."
+    )
+
+
+class Misbehaving(ApiSimulator):
+    """Answers page 1 truncated, page 2 not at all, page 3 with an HTML error, then wrongly."""
+
+    def answer(self, page: str | None, limit: str | None) -> Answer:
+        """Break the first three pages."""
+        if page == "1":
+            return Answer(200, b'{"statusCode":', {"Content-Length": "100"})
+        if page == "2":
+            return Answer(0, b"")
+        if page == "3":
+            return Answer(502, b"<html></html>", {"Content-Type": "text/html"})
+        return super().answer(page, limit)
+
+    def envelope(self, page: int, limit: int) -> dict[str, Any]:
+        """Declare a user too many, or on page 5 no success."""
+        envelope = super().envelope(page, limit)
+        if page == 5:
+            return envelope | {"data": None, "success": False}
+        envelope["data"]["totalItems"] += 1
+        return envelope
+
+    def users_of(self, page: int, limit: int) -> bytes:  # noqa: ARG002 - the point
+        """Send page 1 always."""
+        return super().users_of(1, limit)
+
+
+def test_api_misbehaves_as_its_subclass_says(users: UserSpool) -> None:
+    """A subclass truncates, hangs up, answers HTML, miscounts and repeats a page."""
+    with Misbehaving(users) as api:
+        with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
+            _get(f"{api.url}?page=1")
+        with pytest.raises(requests.exceptions.ConnectionError, match="RemoteDisconnected"):
+            _get(f"{api.url}?page=2")
+        html = _get(f"{api.url}?page=3")
+        assert (html.status_code, html.headers["Content-Type"]) == (502, "text/html")
+        assert html.content == b"<html></html>"
+        data, ids = _page(api, "page=4&limit=2")
+        assert (data["page"], data["totalItems"], ids) == (4, 501, [1, 2])
+        assert _get(f"{api.url}?page=5").json() == {
+            "statusCode": 200,
+            "data": None,
+            "message": "Random users fetched successfully",
+            "success": False,
+        }
+
+
+def test_api_runs_as_a_process_that_ends_with_its_parent(tmp_path: Path) -> None:
+    """The first line printed is a URL that answers; a closed standard input ends the process."""
+    command = [sys.executable, "-m", "randusers_assets.sandbox.api", "--users", "3"]
+    with subprocess.Popen(  # noqa: S603 - this interpreter
+        [*command, "--directory", str(tmp_path), "--end-with-stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        data = _get(f"{process.stdout.readline().strip()}?limit=500").json()["data"]
+        assert [one["id"] for one in data["data"]] == [1, 2, 3]
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_api_process_says_in_one_sentence_why_it_cannot_start(tmp_path: Path) -> None:
+    """A users file that is not there ends the process with status 1 and the reason alone."""
+    ended = subprocess.run(  # noqa: S603 - this interpreter
+        [
+            *(sys.executable, "-m", "randusers_assets.sandbox.api"),
+            *("--users-file", str(tmp_path / "none.json"), "--directory", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == (
+        f"The users file {tmp_path / 'none.json'} cannot be read (No such file or directory):"
+        " give the path of a file that holds a JSON array of users.\n"
+    )
+
+
+def test_sandbox_starts_without_importing_dagster() -> None:
+    """The sandbox's modules load nothing heavy: it must start in less than a second."""
+    code = (
+        "import sys, randusers_assets.sandbox.api, randusers_assets.sandbox.supervisor;"
+        "print(sorted({'dagster', 'pandas', 'boto3', 'pyarrow'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    ).stdout
+    assert printed == "[]\n"

@@ -1,0 +1,134 @@
+"""The local S3 is on loopback alone, keeps its objects, and dies with its parent."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import boto3
+import pytest
+
+from randusers_assets.sandbox.s3 import ACCESS_KEY, REGION, LocalS3, local_s3
+from randusers_assets.sandbox.spool import SandboxError
+
+if TYPE_CHECKING:
+    from types_boto3_s3 import S3Client
+
+
+def _client(s3: LocalS3) -> "S3Client":
+    session = boto3.Session(
+        aws_access_key_id=ACCESS_KEY, aws_secret_access_key=ACCESS_KEY, region_name=REGION
+    )
+    return session.client("s3", endpoint_url=s3.endpoint_url)
+
+
+def _wait_until_gone(process: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        state = subprocess.run(  # noqa: S603 - a fixed command
+            ["ps", "-o", "stat=", "-p", str(process)],  # noqa: S607 - ps is where the system has it
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout.strip()
+        if not state or state.startswith("Z"):
+            return
+        time.sleep(0.02)
+    pytest.fail(f"process {process} is still there: {state}")
+
+
+def test_local_s3_keeps_buckets_and_objects(tmp_path: Path) -> None:
+    """An object is there after a restart on the same directory; the bucket is not versioned."""
+    with local_s3(tmp_path) as s3:
+        s3.create_bucket("kept")
+        _client(s3).put_object(Bucket="kept", Key="a/b", Body=b"bytes")
+    with local_s3(tmp_path) as s3:
+        s3.create_bucket("kept")
+        client = _client(s3)
+        assert client.get_object(Bucket="kept", Key="a/b")["Body"].read() == b"bytes"
+        assert "Status" not in client.get_bucket_versioning(Bucket="kept")
+
+
+def test_local_s3_says_why_it_creates_no_bucket(tmp_path: Path) -> None:
+    """A name that S3 does not allow, and a server that is gone, are each an error."""
+    with local_s3(tmp_path) as s3:
+        with pytest.raises(SandboxError, match=r"did not create the bucket A: .*InvalidBucketName"):
+            s3.create_bucket("A")
+        s3.process.kill()
+        s3.process.wait()
+        with pytest.raises(SandboxError, match=f"^The local S3 at {s3.endpoint_url} is gone: "):
+            s3.create_bucket("late")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="listeners are read from Linux's /proc")
+def test_local_s3_listens_on_one_loopback_port(tmp_path: Path) -> None:
+    """The server has exactly one listener, on 127.0.0.1, and none is left when it ends."""
+    with local_s3(tmp_path) as s3:
+        port = urlsplit(s3.endpoint_url).port or 0
+        own = {link.readlink().name for link in Path(f"/proc/{s3.process.pid}/fd").iterdir()}
+        lines = [
+            line.split()
+            for table in ("tcp", "tcp6")
+            for line in Path(f"/proc/{s3.process.pid}/net/{table}").read_text().splitlines()[1:]
+        ]
+        # Columns of /proc/net/tcp: 1 the local address, 3 the state (0A listens), 9 the inode.
+        listening = [line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own]
+        assert listening == [f"0100007F:{port:04X}"]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def test_local_s3_refuses_a_directory_or_a_port_in_use(tmp_path: Path) -> None:
+    """A second server on the directory, or on the port, is refused in one sentence."""
+    with local_s3(tmp_path) as s3:
+        with pytest.raises(SandboxError) as refusal, local_s3(tmp_path):
+            pass
+        assert str(refusal.value) == (
+            f"Another sandbox runs on {tmp_path}: end it, or choose another directory."
+        )
+        port = urlsplit(s3.endpoint_url).port or 0
+        with pytest.raises(SandboxError) as refusal, local_s3(tmp_path / "other", port):
+            pass
+        assert str(refusal.value) == (
+            f"The local S3 cannot listen on 127.0.0.1:{port}, which is in use: choose a free port."
+        )
+
+
+def test_local_s3_names_its_extra_where_it_is_not_installed(tmp_path: Path) -> None:
+    """Without ministack the error says what to install."""
+    code = (
+        "import sys; sys.modules['ministack'] = None\n"  # what import finds where there is none
+        "from pathlib import Path; from randusers_assets.sandbox.s3 import local_s3\n"
+        "local_s3(Path(sys.argv[1])).__enter__()"
+    )
+    ended = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert ended.stderr.splitlines()[-1] == (
+        "randusers_assets.sandbox.spool.SandboxError: The local S3 (ministack) is not installed:"
+        " pip install 'randusers-assets[sandbox]'."
+    )
+
+
+def test_local_s3_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    """SIGKILL to the parent ends the server too, and its directory can be used again."""
+    code = (
+        "import sys, time; from pathlib import Path\n"
+        "from randusers_assets.sandbox.s3 import local_s3\n"
+        "with local_s3(Path(sys.argv[1])) as s3: print(s3.process.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        os.kill(server, 0)
+        parent.send_signal(signal.SIGKILL)
+    _wait_until_gone(server)
+    with local_s3(tmp_path) as s3:
+        assert s3.process.poll() is None
