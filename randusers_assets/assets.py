@@ -1,15 +1,18 @@
 """The assets, in the order in which the data flows: raw_users -> users_df -> users_csv."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import dagster as dg
 
+from randusers_assets.audited_csv import AuditedCsv, SnapshotGate, audited
 from randusers_assets.automation import daily, require_present
-from randusers_assets.contract import CONTRACT_VERSION, table_schema
-from randusers_assets.publishing import CODE_VERSION, AuditedCsv, SnapshotGate, audited
+from randusers_assets.contract import CONTRACT_VERSION, lineage, raw_schema, table_schema
+from randusers_assets.insights import insights, timed
+from randusers_assets.publishing import CODE_VERSION
 from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.snapshots import RawUsers, UserFrames, lay_flat
+from randusers_assets.store import SnapshotStore
 
 # What the three have in common. Faults that outlast the retries within a step are tried again
 # later; a closed gate and a wrong setting are not.
@@ -24,11 +27,24 @@ daily_asset = partial(
 )
 
 
-@daily_asset(kinds={"python", "json", "s3"}, tags={"stage": "raw"})
-def raw_users(context: dg.AssetExecutionContext, random_users_api: RandomUsersApi) -> RawUsers:
+@daily_asset(
+    kinds={"python", "json", "s3"},
+    tags={"stage": "raw"},
+    metadata={
+        "dagster/column_schema": raw_schema(),
+        "api": dg.MetadataValue.url("https://api.freeapi.app"),
+    },
+)
+def raw_users(
+    context: dg.AssetExecutionContext,
+    random_users_api: RandomUsersApi,
+    snapshot_store: SnapshotStore,
+) -> RawUsers:
     """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
     require_present(context.partition_key, datetime.now(UTC))
-    raw = random_users_api.snapshot(progress=tenths(context.log))
+    snapshot_store.require()
+    with timed(context, "fetch"):
+        raw = random_users_api.snapshot(progress=tenths(context.log))
     context.add_output_metadata(fetch_metadata(raw.facts))
     return raw
 
@@ -38,16 +54,34 @@ def raw_users(context: dg.AssetExecutionContext, random_users_api: RandomUsersAp
     tags={"stage": "flat"},
     metadata={"dagster/column_schema": table_schema()},
 )
-def users_df(raw_users: RawUsers) -> UserFrames:
+def users_df(context: dg.AssetExecutionContext, raw_users: RawUsers) -> UserFrames:
     """One row per user; nested fields joined with `_`, typed by the contract."""
-    return lay_flat(raw_users)
+    with timed(context, "flatten"):
+        frames = lay_flat(raw_users)
+    context.add_output_metadata(
+        {
+            "dagster/column_lineage": lineage("raw_users", lambda column: column.path),
+            **insights(frames),
+        }
+    )
+    return frames
 
 
 @daily_asset(
     kinds={"python", "csv", "s3"},
     tags={"stage": "published"},
     metadata={"dagster/column_schema": table_schema()},
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
+    ),
 )
-def users_csv(users_df: UserFrames, snapshot_gate: SnapshotGate) -> AuditedCsv:
-    """One CSV record per user who passes the row rules; every byte audited before it is written."""
-    return audited(users_df, snapshot_gate)
+def users_csv(
+    context: dg.AssetExecutionContext, users_df: UserFrames, snapshot_gate: SnapshotGate
+) -> AuditedCsv:
+    """One CSV record per user who passes the row rules; each byte audited before it is written."""
+    with timed(context, "audit"):
+        csv = audited(users_df, snapshot_gate)
+    context.add_output_metadata(
+        {"dagster/column_lineage": lineage("users_df", lambda column: column.name)}
+    )
+    return csv

@@ -221,8 +221,8 @@ def _twice(keys: "list[RowNumbers]") -> "RowNumbers":
     if not keys:
         return np.empty(0, dtype=np.int64)
     ordered = np.concatenate(keys)
-    keys.clear()
     ordered.sort()
+    keys[:] = [ordered]
     return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
@@ -236,13 +236,14 @@ def _repeated(
         return finding
     seen: dict[object, int] = {}
     for batch in batches():
-        values = batch.column(name)
+        filled = batch.filter(batch.column(name).is_valid())
+        values = filled.column(name)
         for row in np.flatnonzero(np.isin(_keys(values), suspects)).tolist():
             value = values[row].as_py()
             seen[value] = seen.get(value, 0) + 1
             if seen[value] == 2 and len(finding.examples) < EXAMPLES:
                 shown = mask(BY_NAME[name], value)
-                finding.examples.append(Offender(batch.column("id")[row].as_py(), name, shown))
+                finding.examples.append(Offender(filled.column("id")[row].as_py(), name, shown))
     finding.users = sum(count for count in seen.values() if count > 1)
     return finding
 
@@ -285,10 +286,11 @@ def out_of_line(
     if abs(rows - past_rows) > MAX_ROW_CHANGE * past_rows:
         problems.append(f"{rows:,} rows after {past_rows:,} (bound: {MAX_ROW_CHANGE:.0%})")
     for column, count in nulls.items():
-        share, past = count / max(rows, 1), past_nulls.get(column, 0) / max(past_rows, 1)
-        if abs(share - past) > MAX_NULL_SHARE_CHANGE:
+        past, of, past_of = past_nulls.get(column, 0), max(rows, 1), max(past_rows, 1)
+        # Multiplied out: a difference of two rounded shares would miss the bound itself.
+        if abs(count * past_of - past * of) > MAX_NULL_SHARE_CHANGE * of * past_of:
             problems.append(
-                f"{column} is NULL in {share:.1%} after {past:.1%}"
+                f"{column} is NULL in {count / of:.1%} after {past / past_of:.1%}"
                 f" (bound: {MAX_NULL_SHARE_CHANGE:.0%} of the rows)"
             )
     return problems

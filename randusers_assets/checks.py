@@ -1,6 +1,5 @@
 """The gates: blocking asset checks, each named by the fact it asserts."""
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -8,26 +7,19 @@ from typing import Any
 import dagster as dg
 
 from randusers_assets.audit import EXAMPLES, ROW_RULES, Audit, Finding, formulas
+from randusers_assets.audited_csv import SnapshotGate
 from randusers_assets.automation import daily
 from randusers_assets.contract import Offender, decode, unknown_paths
-from randusers_assets.publishing import SnapshotGate, accepted_before, history_problems, read_back
+from randusers_assets.previews import daily_check_spec
+from randusers_assets.publishing import accepted_before, history_problems, read_back
 from randusers_assets.snapshots import RawUsers, UserFrames
 from randusers_assets.spool import read_ahead
 from randusers_assets.store import SnapshotStore
 
 
 def gate(asset: str, fact: str, description: str, *, blocking: bool = True) -> dg.AssetCheckSpec:
-    """A check of one day of an asset; without `partitions_def` it would load every day."""
-    with warnings.catch_warnings():
-        # Partitioned checks work, per partition; Dagster 1.13 calls them a preview.
-        warnings.filterwarnings("ignore", "Specifying a partitions_def", dg.PreviewWarning)
-        return dg.AssetCheckSpec(
-            f"{asset}_{fact}",
-            asset=asset,
-            description=description,
-            blocking=blocking,
-            partitions_def=daily,
-        )
+    """A check of one day of an asset."""
+    return daily_check_spec(f"{asset}_{fact}", asset, description, daily, blocking=blocking)
 
 
 def result(

@@ -1,9 +1,8 @@
 """The contract: one table of columns, from which decoding, flattening, schemas and masks derive."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -115,7 +114,11 @@ class Broken(msgspec.Struct, frozen=True):
 
 
 class _Identity(msgspec.Struct):
-    id: int
+    id: Annotated[int, _INT64]
+
+
+# What msgspec raises for JSON that does not fit, for text that is not UTF-8, for a bottomless nest.
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _json_type(column: Column) -> Any:  # noqa: ANN401  # a type form has no common type
@@ -174,47 +177,58 @@ def arrow_schema() -> "pa.Schema":
 def decode(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken]]:
     """Decode whole JSON lines into user structs, and name each line that breaks the contract.
 
-    Paths that the contract does not know are passed over; see `unknown_paths`.
+    Blank lines are no users. Paths that the contract does not know are passed over; see
+    `unknown_paths`.
     """
     decoder = _decoder(forbid_unknown=False)
     try:
         return decoder.decode_lines(block), []
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         users, broken = [], []
-        for number, line in enumerate(block.splitlines(), first_line):
+        for number, line in enumerate(_lines(block), first_line):
             try:
                 users.append(decoder.decode(line))
-            except msgspec.DecodeError as error:
+            except _UNDECODABLE as error:
                 broken.append(_broken(line, number, error))
         return users, broken
 
 
-def _broken(line: bytes, number: int, error: msgspec.DecodeError) -> Broken:
+def _lines(block: bytes) -> Iterator[bytes]:
+    """The lines that msgspec's `decode_lines` sees: only LF ends one, and a blank one is none."""
+    return filter(bytes.strip, block.split(b"\n"))
+
+
+def _broken(line: bytes, number: int, error: Exception) -> Broken:
     try:
         identity = msgspec.json.decode(line, type=_Identity).id
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         identity = None
-    path, problem = _explain(str(error))
+    path, problem = _explain(error)
     return Broken(identity, number, path, problem, _readable(line))
 
 
-def _explain(message: str) -> tuple[str, str]:
-    """Turn msgspec's message, which never holds a value, into a JSON path and a short problem."""
-    problem, _, path = message.partition(" - at `$")
+def _explain(error: Exception) -> tuple[str, str]:
+    """Turn an error of msgspec into a JSON path and a short problem, without any value."""
+    if isinstance(error, UnicodeDecodeError):
+        return "", "not UTF-8"
+    if isinstance(error, RecursionError):
+        return "", "nested too deep"
+    problem, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").lstrip(".")
     if missing := re.fullmatch(r"Object missing required field `(.+)`", problem):
         return f"{path}.{missing[1]}".lstrip("."), "missing"
     if typed := re.fullmatch(r"Expected `(.+)`, got `(.+)`", problem):
         wanted = " or ".join(kind for kind in typed[1].split(" | ") if kind != "null")
         return path, f"expected {wanted}, got {typed[2]}"
-    return path, problem[:1].lower() + problem[1:]
+    problem = problem.replace("`", "")
+    return path, problem if problem.startswith("JSON") else problem[:1].lower() + problem[1:]
 
 
 def _readable(line: bytes) -> dict[str, Any]:
     """The columns of a broken line whose own values are of the right type; NULL for the others."""
     try:
         user = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         user = None
     row: dict[str, Any] = {}
     for column in COLUMNS:
@@ -236,9 +250,9 @@ def unknown_paths(block: bytes) -> dict[str, int]:
     """Count the JSON paths in whole JSON lines that the contract does not know."""
     try:
         _decoder(forbid_unknown=True).decode_lines(block)
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         counts: dict[str, int] = {}
-        for line in block.splitlines():
+        for line in _lines(block):
             for path in _paths_of(line):
                 if path not in _KNOWN:
                     counts[path] = counts.get(path, 0) + 1
@@ -256,7 +270,7 @@ _KNOWN = frozenset(
 def _paths_of(line: bytes) -> Iterator[str]:
     try:
         pending: list[tuple[str, Any]] = [("", msgspec.json.decode(line))]
-    except msgspec.DecodeError:
+    except _UNDECODABLE:
         return
     while pending:
         prefix, node = pending.pop()
@@ -291,13 +305,15 @@ def instants(values: "pa.Array") -> "pa.Array":
     try:
         return shaped.cast(instant)
     except pa.ArrowInvalid:  # a day or an hour that does not exist; Arrow does not say in which row
-        return pa.array([_instant(text) for text in shaped.to_pylist()], instant)
+        return pa.array([_instant(text, instant) for text in shaped], instant)
 
 
-def _instant(text: str | None) -> datetime | None:
+def _instant(text: "pa.Scalar", instant: "pa.DataType") -> "pa.Scalar | None":
+    import pyarrow as pa
+
     try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
+        return text.cast(instant)
+    except pa.ArrowInvalid:
         return None
 
 
@@ -317,6 +333,19 @@ def table_schema() -> dg.TableSchema:
             for column in COLUMNS
         ]
     )
+
+
+def raw_schema() -> dg.TableSchema:
+    """The JSON paths of a raw user that the contract knows."""
+    return dg.TableSchema(
+        columns=[dg.TableColumn(c.path, c.type, description=c.meaning) for c in COLUMNS]
+    )
+
+
+def lineage(upstream: str, source: Callable[[Column], str]) -> dg.TableColumnLineage:
+    """Each flat column's one source in the asset upstream."""
+    key = dg.AssetKey(upstream)
+    return dg.TableColumnLineage({c.name: [dg.TableColumnDep(key, source(c))] for c in COLUMNS})
 
 
 def mask(column: Column, value: object) -> str:

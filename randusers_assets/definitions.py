@@ -4,6 +4,7 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from randusers_assets.assets import raw_users, users_csv, users_df
+from randusers_assets.audited_csv import SnapshotGate
 from randusers_assets.automation import users_snapshot_job, users_snapshot_schedule
 from randusers_assets.checks import (
     raw_users_gates,
@@ -11,7 +12,7 @@ from randusers_assets.checks import (
     users_df_gates,
 )
 from randusers_assets.io_managers import UsersIOManager
-from randusers_assets.publishing import SnapshotGate
+from randusers_assets.previews import with_code_references
 from randusers_assets.resources import RandomUsersApi
 from randusers_assets.settings import setting
 from randusers_assets.store import SnapshotStore
@@ -30,7 +31,7 @@ random_users_api = RandomUsersApi(
 )
 
 defs = dg.Definitions(
-    assets=[raw_users, users_df, users_csv],
+    assets=with_code_references([raw_users, users_df, users_csv]),
     asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],

@@ -42,7 +42,10 @@ def parse(records: bytes, schema: "pa.Schema | None" = None) -> "pa.Table":
         return schema.empty_table()
     return csv.read_csv(
         pa.BufferReader(records),
-        read_options=csv.ReadOptions(column_names=schema.names),
+        # One block: no record may straddle two, however long it is; Arrow's offsets end at 2 GiB.
+        read_options=csv.ReadOptions(
+            column_names=schema.names, block_size=min(len(records), 1 << 30)
+        ),
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=csv.ConvertOptions(
             column_types=schema,

@@ -6,7 +6,9 @@ import dagster as dg
 import msgspec
 
 from randusers_assets import dialect, receipts
-from randusers_assets.publishing import AuditedCsv, Publication, publish
+from randusers_assets.audited_csv import AuditedCsv
+from randusers_assets.insights import timed
+from randusers_assets.publishing import Publication, publish
 from randusers_assets.snapshots import FetchFacts, RawUsers, UserFrames, to_frame
 from randusers_assets.store import SnapshotStore, Stored
 
@@ -22,6 +24,12 @@ class UsersIOManager(dg.ConfigurableIOManager):
         self, context: dg.OutputContext, obj: RawUsers | UserFrames | AuditedCsv
     ) -> None:
         """Store a snapshot, and say where and what in the materialization's metadata."""
+        with timed(context, "store"):
+            context.add_output_metadata(self._stored(context, obj))
+
+    def _stored(
+        self, context: dg.OutputContext, obj: RawUsers | UserFrames | AuditedCsv
+    ) -> dict[str, Any]:
         date = context.asset_partition_key
         match obj:
             case RawUsers():
@@ -32,9 +40,8 @@ class UsersIOManager(dg.ConfigurableIOManager):
                 stored = save_frames(self.snapshot_store, date, obj)
             case AuditedCsv():
                 publication = publish(self.snapshot_store, date, obj, context.run_id)
-                context.add_output_metadata(publication_metadata(publication))
-                return
-        context.add_output_metadata(object_metadata(self.snapshot_store.uri(path), rows, stored))
+                return publication_metadata(publication)
+        return object_metadata(self.snapshot_store.uri(path), rows, stored)
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  # the annotation decides
         """Load a snapshot: as a spool in batches where the input is so annotated, else whole."""

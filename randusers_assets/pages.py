@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -66,7 +66,7 @@ _NO_CREDENTIALS = _Credentials()
 
 
 class _Key(msgspec.Struct):
-    id: int
+    id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     login: _Credentials
 
 
@@ -97,40 +97,55 @@ def read_page(body: bytes) -> Page:
         Unreadable: the body is not JSON, or not a page of users with integer ids.
     """
     try:
-        envelope = _envelope_decoder.decode(_CREDENTIAL_FIELDS.sub(b"", body))
+        return _read(body)
     except msgspec.ValidationError as error:
         raise Unreadable(f"not one of the API's pages ({_plain(error)})") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Unreadable("not JSON" if body[:1] != b"{" else "broken off or broken JSON") from error
-    if not envelope.success or envelope.data is None:
+
+
+def _read(body: bytes) -> Page:
+    envelope = _envelope_decoder.decode(_CREDENTIAL_FIELDS.sub(b"", body))
+    if not envelope.success:
         raise Refused(envelope.message)
+    if envelope.data is None:
+        raise Unreadable("not one of the API's pages (no data)")
     listing = envelope.data
     users: list[Any] = listing.data
     lines = b"".join(b"%b\n" % user for user in users)
+    lines.decode()  # msgspec does not look into the text that it passes over
     try:
         keys = _user_decoder.decode(b"[%b]" % b",".join(users))
         safe = all(key.login == _NO_CREDENTIALS for key in keys)
     except msgspec.ValidationError:
         safe = False
-    if not safe or lines.count(b"\n") != len(users) or b"\r" in lines:
-        lines, ids = _without_credentials(users)
-        return Page(listing, ids, lines)
-    return Page(listing, [key.id for key in keys], lines)
+    one_login_each = lines.count(b'"login":') == len(users)  # of two, msgspec sees the last
+    one_line_each = lines.count(b"\n") == len(users) and b"\r" not in lines
+    if safe and one_login_each and one_line_each:
+        return Page(listing, [key.id for key in keys], lines)
+    return Page(listing, *_without_credentials(users))
 
 
-def _without_credentials(users: list[msgspec.Raw]) -> tuple[bytes, list[int]]:
+def _without_credentials(users: list[msgspec.Raw]) -> tuple[list[int], bytes]:
     """The careful way: each user decoded whole, whatever its shape, and written anew."""
-    lines, ids = [], []
+    ids, lines = [], []
     for place, raw in enumerate(users, 1):
         user = msgspec.json.decode(raw)
-        if not isinstance(user, dict) or type(user.get("id")) is not int:
+        number = user.get("id") if isinstance(user, dict) else None
+        if type(number) is not int or not -(2**63) <= number < 2**63:
             raise Unreadable(f"user {place} of the page has no integer id")
-        if isinstance(login := user.get("login"), dict):
-            for name in CREDENTIALS:
-                login.pop(name, None)
+        if "login" in user:
+            user["login"] = _stripped(user["login"])
+        ids.append(number)
         lines.append(msgspec.json.encode(user) + b"\n")
-        ids.append(user["id"])
-    return b"".join(lines), ids
+    return ids, b"".join(lines)
+
+
+def _stripped(value: Any) -> Any:  # noqa: ANN401  # any JSON value
+    """A value less the credentials in it, at any depth."""
+    if isinstance(value, dict):
+        return {key: _stripped(inner) for key, inner in value.items() if key not in CREDENTIALS}
+    return [_stripped(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _plain(error: msgspec.ValidationError) -> str:

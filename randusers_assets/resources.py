@@ -75,12 +75,21 @@ class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the 
             dagster.Failure: as `snapshot` does.
         """
         with _Fetch(self.url, 1, READ_SECONDS) as fetch:
-            return plan_of(fetch.page(1, 1)).total
+            try:
+                return plan_of(fetch.page(1, 1)).total
+            except Drift as drift:
+                raise dg.Failure(
+                    f"{shown(self.url)} contradicts itself on {drift}: check RANDUSERS_API_URL."
+                ) from drift
 
 
 def shown(url: str) -> str:
     """A URL without a user, a password or a query, for logs and errors."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # a password with a slash or a bracket makes it hard to say which part is it
+        return "The API's URL"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
@@ -126,21 +135,20 @@ class _Fetch:
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.retries, self.waited, self.bytes = 0, 0.0, 0
-        self.remaining: int | None = None
+        self.remaining: float | None = None
         self.window_ends = self.next_slot = 0.0
 
     def __enter__(self) -> "_Fetch":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stopped.set()
         self.session.close()
 
     def snapshot(self, page_size: int, progress: Callable[[int, int], None]) -> RawUsers:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(SNAPSHOT_TRIES),
-            wait=tenacity.wait_exponential_jitter(initial=1, max=30),
+            wait=tenacity.wait_exponential_jitter(max=30),
             retry=tenacity.retry_if_exception_type(Drift),
             sleep=self.sleep,
             reraise=True,
@@ -209,19 +217,19 @@ class _Fetch:
     def pages(self, first: Page, plan: Plan) -> Generator[Page, None, None]:
         """Yield the plan's pages in order, `concurrency` of them in flight."""
         yield first
-        numbers = iter(range(2, plan.pages + 1))
         flying: deque[Future[Page]] = deque()
-        with ThreadPoolExecutor(self.concurrency, thread_name_prefix="page") as threads:
-            try:
-                for number in numbers:
-                    flying.append(threads.submit(self.page, number, plan.page_size))
-                    if len(flying) >= self.concurrency:
-                        yield flying.popleft().result()
-                while flying:
+        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="page")
+        try:
+            for number in range(2, plan.pages + 1):
+                flying.append(threads.submit(self.page, number, plan.page_size))
+                if len(flying) >= self.concurrency:
                     yield flying.popleft().result()
-            finally:
-                for future in flying:
-                    future.cancel()
+            while flying:
+                yield flying.popleft().result()
+        finally:
+            self.stopped.set()  # ends the waits of pages that nobody will read
+            threads.shutdown(cancel_futures=True)
+            self.stopped.clear()
 
     def page(self, number: int, limit: int) -> Page:
         """Read one page, trying again on passing faults.
@@ -262,13 +270,14 @@ class _Fetch:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, Fault) and error.wait_seconds is not None:
             return error.wait_seconds + random.uniform(0, 1)  # noqa: S311  # jitter is no secret
-        return tenacity.wait_exponential_jitter(initial=0.5, max=30)(state)
+        backoff = tenacity.wait_exponential(multiplier=0.5, max=30) + tenacity.wait_random(0, 1)
+        return backoff(state)
 
     def sleep(self, seconds: float) -> None:
         if time.monotonic() + seconds > self.deadline:
             raise dg.Failure(
                 f"{shown(self.url)}: the next try would be in {seconds:.0f} s, past the snapshot's"
-                f" deadline of {self.deadline_seconds:.0f} s: run again later."
+                f" deadline of {self.deadline_seconds:g} s: run again later."
             )
         with self.lock:
             self.waited += seconds
@@ -305,22 +314,26 @@ class _Fetch:
 
         self.pace()
         query = {"page": number, "limit": limit}
-        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        left = max(self.deadline - time.monotonic(), 0.001)
+        timeout = (min(CONNECT_SECONDS, left), min(READ_SECONDS, left))
         try:
             with self.session.get(self.url, params=query, timeout=timeout, stream=True) as response:
                 self.note_limits(response)
                 self.refuse(response, f"{shown(self.url)}?page={number}&limit={limit}")
                 return self.body(response)
-        except requests.Timeout as error:
-            raise Fault(f"no answer within {CONNECT_SECONDS:.0f} s") from error
-        except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
-            raise Fault("the connection was refused or broke off") from error
+        # None is raised from the error: its own text may hold the URL's password or query.
+        except requests.ConnectTimeout:
+            raise Fault(f"no connection within {timeout[0]:.3g} s") from None
+        except (requests.Timeout, urllib3.exceptions.ReadTimeoutError):
+            raise Fault(f"no answer within {timeout[1]:.3g} s") from None
+        except (requests.ConnectionError, urllib3.exceptions.HTTPError):
+            raise Fault("the connection was refused or broke off") from None
         except requests.RequestException as error:
             raise dg.Failure(
                 f"{shown(self.url)} is not a URL that can be asked"
                 f" ({type(error).__name__}): check RANDUSERS_API_URL.",
                 allow_retries=False,
-            ) from error
+            ) from None
 
     def body(self, response: "requests.Response") -> bytes:
         chunks = []
@@ -328,7 +341,7 @@ class _Fetch:
             chunks.append(chunk)
             if self.stopped.is_set() or time.monotonic() > self.deadline:
                 raise dg.Failure(
-                    f"{shown(self.url)}: the snapshot's deadline of {self.deadline_seconds:.0f} s"
+                    f"{shown(self.url)}: the snapshot's deadline of {self.deadline_seconds:g} s"
                     " is over: run again later."
                 )
         body = b"".join(chunks)
@@ -342,7 +355,7 @@ class _Fetch:
         reset = _number(response, "RateLimit-Reset")
         if remaining is not None and reset is not None:
             with self.lock:
-                self.remaining, self.window_ends = int(remaining), time.monotonic() + reset
+                self.remaining, self.window_ends = remaining, time.monotonic() + reset
 
     def refuse(self, response: "requests.Response", where: str) -> None:
         """Let 200 pass, make 429 and 5xx a fault, and anything else the end."""

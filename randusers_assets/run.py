@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import dagster as dg
 from tqdm import tqdm
@@ -14,13 +13,15 @@ from tqdm import tqdm
 from randusers_assets.automation import daily
 from randusers_assets.contract import COLUMNS, mask
 from randusers_assets.definitions import defs, snapshot_store
+from randusers_assets.failures import closed, root_cause, sentence
 from randusers_assets.io_managers import load_frames
 
-if TYPE_CHECKING:
-    from dagster_shared.error import SerializableErrorInfo
-
-# Dagster's own log goes to the instance; the terminal gets the summary.
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+# Dagster's own log goes to the instance and the terminal gets the summary; the person at the
+# terminal tries again, so that steps do not.
+_AT_A_TERMINAL = {
+    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    "execution": {"config": {"retries": {"disabled": {}}}},
+}
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,15 @@ def run_snapshot(date: str) -> Outcome:
     job = defs.resolve_job_def("users_snapshot_job")
     with _instance() as instance, _pages_shown():
         result = job.execute_in_process(
-            instance=instance, partition_key=date, run_config=_QUIET, raise_on_error=False
+            instance=instance, partition_key=date, run_config=_AT_A_TERMINAL, raise_on_error=False
         )
         steps = instance.get_run_step_stats(result.run_id)
         checks = result.get_asset_check_evaluations()
-        sentences = [c.description or c.check_name for c in checks if _closed(c)]
+        sentences = [c.description or c.check_name for c in checks if closed(c)]
         sentences += [
-            _sentence(event.step_failure_data.error)
+            sentence(root_cause(event.step_failure_data.error))
             for event in result.all_events
-            if event.is_step_failure
+            if event.is_step_failure and event.step_failure_data.error
         ]
         return Outcome(
             date,
@@ -74,22 +75,6 @@ def _instance() -> Iterator[dg.DagsterInstance]:
     in_use = dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else None
     with in_use or dg.DagsterInstance.ephemeral() as instance:
         yield instance
-
-
-def _closed(check: dg.AssetCheckEvaluation) -> bool:
-    failed = not check.passed and check.severity is dg.AssetCheckSeverity.ERROR
-    return failed and bool(check.blocking)
-
-
-def _sentence(error: "SerializableErrorInfo | None") -> str:
-    """The sentence of the `dagster.Failure` at the root of a step's error, else its last line."""
-    said = ""
-    while error is not None:
-        said = error.message.strip()
-        if error.cls_name == dg.Failure.__name__:
-            return str(said.partition(": ")[2])
-        error = error.cause
-    return said
 
 
 class _Pages(logging.Handler):
@@ -127,7 +112,7 @@ def _pages_shown() -> Iterator[None]:
 def summary(outcome: Outcome) -> Iterator[str]:
     """What a run did, line by line: checks, then rows, bytes, seconds and URI of each asset."""
     for check in outcome.checks:
-        mark = "ok   " if check.passed else "FAIL " if _closed(check) else "warn "
+        mark = "ok   " if check.passed else "FAIL " if closed(check) else "warn "
         yield f"{mark} {check.check_name:<34} {check.description}"
     for made in outcome.materializations:
         asset = made.asset_key.to_user_string()

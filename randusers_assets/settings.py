@@ -42,6 +42,9 @@ SETTINGS: Mapping[str, Setting] = {
     "RANDUSERS_ALERT_WEBHOOK_URL": Setting(
         "", r"(https?://\S+)?", "an http(s) URL", "A failed run posts here"
     ),
+    "RANDUSERS_UI_URL": Setting(
+        "http://localhost:3000", r"https?://[^\s?#]+", "an http(s) URL", "The UI alerts link to"
+    ),
 }
 
 

@@ -79,20 +79,25 @@ class UserFrames:
     """
 
     def __init__(self, spool: Spool) -> None:
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.spool = spool
-        self._file = pq.ParquetFile(spool.reader(), pre_buffer=False)
-        footer = (self._file.metadata.metadata or {}).get(_FOOTER_KEY.encode())
-        if footer is None or self._file.schema_arrow.names != [c.name for c in COLUMNS]:
-            raise dg.Failure("users.parquet was not written under this contract: rebuild users_df.")
-        self.facts = msgspec.json.decode(footer, type=FrameFacts)
+        try:
+            self._file = pq.ParquetFile(spool.reader(), pre_buffer=False)
+            footer = (self._file.metadata.metadata or {}).get(_FOOTER_KEY.encode(), b"")
+            self.facts = msgspec.json.decode(footer, type=FrameFacts)
+        except (pa.ArrowInvalid, msgspec.DecodeError) as error:
+            raise _not_ours() from error
+        if self._file.schema_arrow != arrow_schema():
+            raise _not_ours()
 
-    def batches(self) -> "Iterator[pa.RecordBatch]":
-        """Yield record batches of up to `BATCH_ROWS` rows."""
-        schema = arrow_schema()
-        for batch in self._file.iter_batches(BATCH_ROWS, use_threads=False):
-            yield batch.cast(schema)
+    def batches(self, *columns: str) -> "Iterator[pa.RecordBatch]":
+        """Yield record batches of up to `BATCH_ROWS` rows, of all columns or only of some."""
+        for batch in self._file.iter_batches(
+            BATCH_ROWS, columns=columns or None, use_threads=False
+        ):
+            yield batch.replace_schema_metadata()
 
     def __iter__(self) -> "Iterator[pd.DataFrame]":
         return map(to_frame, self.batches())
@@ -102,6 +107,10 @@ class UserFrames:
         import pyarrow as pa
 
         return to_frame(pa.Table.from_batches(self.batches(), arrow_schema()))
+
+
+def _not_ours() -> dg.Failure:
+    return dg.Failure("users.parquet was not written under this contract: rebuild users_df.")
 
 
 def lay_flat(raw: RawUsers) -> UserFrames:

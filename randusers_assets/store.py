@@ -53,8 +53,32 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
 
     @property
     def client(self) -> "S3Client":
-        """The boto3 client, built once for the same settings."""
-        return _client(self.s3_resource.model_dump_json())
+        """The boto3 client, built once for the same settings.
+
+        Raises:
+            dagster.Failure: the AWS settings allow none.
+        """
+        from botocore import exceptions
+
+        try:
+            return _client(self.s3_resource.model_dump_json())
+        except (exceptions.ProfileNotFound, exceptions.ConfigParseError) as error:
+            raise dg.Failure(
+                f"{error}: correct AWS_PROFILE or the AWS config file.", allow_retries=False
+            ) from error
+        except ValueError as error:
+            raise dg.Failure(
+                "The AWS settings give no S3 endpoint: correct AWS_ENDPOINT_URL_S3 and AWS_REGION.",
+                allow_retries=False,
+            ) from error
+
+    def require(self) -> None:
+        """Look into the bucket, so that a wrong setting is told before a long fetch.
+
+        Raises:
+            dagster.Failure: a setting is wrong, or S3 cannot be reached.
+        """
+        self.read("_receipts/users_csv/latest.json")
 
     def key(self, path: str) -> str:
         """The object key of a path below the prefix."""
@@ -227,7 +251,13 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
         uri = self.uri(path)
         try:
             yield
-        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+        except (
+            exceptions.NoCredentialsError,
+            exceptions.PartialCredentialsError,
+            exceptions.CredentialRetrievalError,
+            exceptions.TokenRetrievalError,
+            exceptions.SSOError,
+        ) as error:
             raise dg.Failure(
                 f"{uri}: AWS credentials are missing or incomplete: set AWS_PROFILE, or"
                 " AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach a role.",
@@ -256,7 +286,15 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
                     " create the bucket, or correct RANDUSERS_BUCKET.",
                     allow_retries=False,
                 )
-            case "AccessDenied" | "403" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" as code:
+            case (
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken"
+            ) as code:
+                return dg.Failure(
+                    f"{uri}: S3 does not take these AWS credentials ({code}): correct or renew"
+                    " them.",
+                    allow_retries=False,
+                )
+            case "AccessDenied" | "403" as code:
                 return dg.Failure(
                     f"{uri}: S3 refused {action} ({code}): allow it to these credentials, as"
                     " deploy/iam-policy.json does.",

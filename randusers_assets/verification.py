@@ -7,8 +7,8 @@ import dagster as dg
 
 from randusers_assets import dialect, receipts
 from randusers_assets.audit import Audit
+from randusers_assets.audited_csv import SnapshotGate, audited, reject_schema
 from randusers_assets.io_managers import load_raw
-from randusers_assets.publishing import SnapshotGate, audited, reject_schema
 from randusers_assets.receipts import ObjectProof, Receipt
 from randusers_assets.snapshots import BLOCK_BYTES, lay_flat
 from randusers_assets.spool import Spool

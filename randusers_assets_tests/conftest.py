@@ -1,8 +1,11 @@
 """The fixtures: no test reaches real AWS, and the API and S3 are real servers on loopback."""
 
+import json
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -40,9 +43,7 @@ def store(s3_server: LocalS3) -> SnapshotStore:
     """A store on a new, empty bucket of the S3 server."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.create_bucket(bucket)
-    return SnapshotStore(
-        s3_resource=S3Resource(endpoint_url=s3_server.endpoint_url), bucket=bucket
-    )
+    return SnapshotStore(s3_resource=S3Resource(endpoint_url=s3_server.endpoint_url), bucket=bucket)
 
 
 @pytest.fixture
@@ -50,3 +51,14 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of the test's own."""
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
+
+
+@pytest.fixture(scope="session")
+def real_users() -> list[dict[str, Any]]:
+    """The API's own users, from the JSON array that RANDUSERS_REAL_USERS names; else a skip."""
+    beside = Path(__file__).parents[2] / "shared" / "data" / "randomusers.json"
+    path = Path(os.environ.get("RANDUSERS_REAL_USERS") or beside)
+    if not path.is_file():
+        pytest.skip("no file of the API's own users: point RANDUSERS_REAL_USERS to one")
+    users: list[dict[str, Any]] = json.loads(path.read_bytes())
+    return users
