@@ -14,6 +14,15 @@ dev: .venv/installed  ## the Dagster UI against stand-ins; objects and history s
 test: .venv/installed
 	pytest
 
+bench: .venv/installed  ## ours, the naive script and dlt on the same data; benchmarks/results.md
+	python -m benchmarks
+
+bench-quick: .venv/installed
+	python -m benchmarks --quick
+
+screenshots: .venv/installed  ## docs/pictures/, from a real run
+	python -m randusers_assets_tests.ui.screenshots
+
 lint: .venv/installed
 	ruff check && ruff format --check
 	mypy

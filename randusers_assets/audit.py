@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, instants, mask
+from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, mask
+from randusers_assets.flattening import instants
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,11 +31,12 @@ EXAMPLES = 5
 
 
 def _where(mask_array: "pa.Array") -> "RowNumbers":
+    """The rows where a mask is true; NULL is not."""
+    import numpy as np
     import pyarrow.compute as pc
 
-    if not pc.any(mask_array).as_py():
-        mask_array = mask_array.slice(0, 0)
-    return pc.indices_nonzero(mask_array).to_numpy().astype("int64")  # type: ignore[no-any-return]  # pyarrow is untyped
+    rows = pc.indices_nonzero(mask_array)
+    return np.frombuffer(rows.buffers()[1], dtype=np.uint64, count=len(rows)).astype(np.int64)
 
 
 def _unfilled(column: Column, values: "pa.Array") -> "RowNumbers":
@@ -43,7 +45,8 @@ def _unfilled(column: Column, values: "pa.Array") -> "RowNumbers":
 
     empty = values.is_null()
     if column.type != "integer":
-        empty = pc.or_(empty, pc.fill_null(pc.equal(values, ""), fill_value=False))
+        has_length = pc.binary_length(values).cast("bool")
+        empty = pc.or_kleene(empty, pc.invert(has_length))
     return _where(empty)
 
 
@@ -52,9 +55,7 @@ def _invalid_email(_column: Column, values: "pa.Array") -> "RowNumbers":
     import numpy as np
     import pyarrow.compute as pc
 
-    unsure = _where(
-        pc.invert(pc.match_substring_regex(pc.fill_null(values, "a@a.com"), PLAIN_EMAIL))
-    )
+    unsure = _where(pc.invert(pc.match_substring_regex(values, PLAIN_EMAIL)))
     return np.array([row for row in unsure if not is_email(values[row].as_py())], dtype=np.int64)
 
 
@@ -85,7 +86,7 @@ def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
     # pass over the bytes spares nearly all columns the regular expression.
     if not ((octets < 0x20) | (octets == 0x7F) | (octets == 0xC2) | (octets == 0xE2)).any():
         return np.empty(0, dtype=np.int64)
-    return _where(pc.fill_null(pc.match_substring_regex(values, CONTROL), fill_value=False))
+    return _where(pc.match_substring_regex(values, CONTROL))
 
 
 def _not_an_instant(_column: Column, values: "pa.Array") -> "RowNumbers":
@@ -207,12 +208,14 @@ class Audit:
 
 
 def _keys(values: "pa.Array") -> "RowNumbers":
-    """A 64-bit key per value: the number itself, or the hash of the text."""
+    """A 64-bit key per value that is not NULL: the number itself, or the hash of the text."""
     import numpy as np
 
-    if not len(values) or values.type == "int64":
-        return values.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]  # pyarrow is untyped
-    return np.fromiter(map(hash, values.drop_null().to_pylist()), dtype=np.int64)
+    values = values.drop_null()
+    if values.type == "int64":
+        numbers = np.frombuffer(values.buffers()[1], dtype=np.int64)
+        return numbers[values.offset : values.offset + len(values)].copy()
+    return np.fromiter(map(hash, values.to_pylist()), dtype=np.int64, count=len(values))
 
 
 def _twice(keys: "list[RowNumbers]") -> "RowNumbers":
@@ -261,9 +264,7 @@ def formulas(batch: "pa.RecordBatch", finding: Finding) -> None:
         if column.type == "integer":
             continue
         values = batch.column(column.name)
-        for row in _where(
-            pc.fill_null(pc.match_substring_regex(values, FORMULA), fill_value=False)
-        ).tolist():
+        for row in _where(pc.match_substring_regex(values, FORMULA)).tolist():
             finding.users += 1
             if len(finding.examples) < EXAMPLES:
                 shown = mask(column, values[row].as_py())

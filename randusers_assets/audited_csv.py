@@ -11,7 +11,7 @@ from pydantic import Field
 
 from randusers_assets import dialect
 from randusers_assets.audit import EXAMPLES, Audit, Finding, Verdict
-from randusers_assets.contract import arrow_schema
+from randusers_assets.flattening import arrow_schema
 from randusers_assets.receipts import Counts, RuleResult
 from randusers_assets.snapshots import FrameFacts, UserFrames
 from randusers_assets.spool import Spool, disk_full_named, read_ahead

@@ -64,20 +64,20 @@ def rows_result(
         users=finding.users,
         share=finding.users / max(rows, 1),
         threshold=policy.max_rejected_ratio,
-        offenders=offenders_table(finding.examples),
+        **offenders_table(finding.examples),
         **metadata,
     )
 
 
-def offenders_table(offenders: Sequence[Offender]) -> dg.TableMetadataValue:
-    """The first users who break a rule, by id, their personal values masked."""
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord({"id": str(o.id), "column": o.column, "value": o.shown})
-            for o in offenders
-        ],
-        schema=dg.TableSchema([dg.TableColumn(name) for name in ("id", "column", "value")]),
-    )
+def offenders_table(offenders: Sequence[Offender]) -> dict[str, Any]:
+    """The first users who break a rule, by id, their personal values masked; if there are any."""
+    if not offenders:
+        return {}
+    columns = [dg.TableColumn(name) for name in ("id", "column", "value")]
+    rows = [
+        dg.TableRecord({"id": str(o.id), "column": o.column, "value": o.shown}) for o in offenders
+    ]
+    return {"offenders": dg.MetadataValue.table(rows, schema=dg.TableSchema(columns))}
 
 
 @dg.multi_asset_check(
@@ -211,7 +211,7 @@ def users_df_gates(
         + ", ".join(f"{f.users:,} share their {name}" for name, f in repeated.items())
         + ".",
         users=sum(finding.users for finding in repeated.values()),
-        offenders=offenders_table(examples),
+        **offenders_table(examples),
     )
     problems, past = history_problems(
         snapshot_store, context.partition_key, audit.rows, audit.nulls
@@ -236,7 +236,7 @@ def users_df_gates(
         summary=f"{cells.users:,} cells start a formula.",
         severity=dg.AssetCheckSeverity.WARN,
         cells=cells.users,
-        offenders=offenders_table(cells.examples),
+        **offenders_table(cells.examples),
     )
 
 

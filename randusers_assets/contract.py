@@ -1,17 +1,16 @@
 """The contract: one table of columns, from which decoding, flattening, schemas and masks derive."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
 import msgspec
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 CONTRACT_VERSION = "1"
 
@@ -159,21 +158,6 @@ def _decoder(*, forbid_unknown: bool) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(_user_type(forbid_unknown=forbid_unknown))
 
 
-_COLUMN_VALUES = attrgetter(*(column.path for column in COLUMNS))
-
-
-def arrow_schema() -> "pa.Schema":
-    """The flat columns in contract order: `int64` or `string`, all nullable.
-
-    Timestamps stay text, as sent, so that the CSV cannot differ from the API by a formatting rule.
-    """
-    import pyarrow as pa
-
-    return pa.schema(
-        [(c.name, pa.int64() if c.type == "integer" else pa.string()) for c in COLUMNS]
-    )
-
-
 def decode(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken]]:
     """Decode whole JSON lines into user structs, and name each line that breaks the contract.
 
@@ -236,13 +220,14 @@ def _readable(line: bytes) -> dict[str, Any]:
         for key in column.path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         try:
-            row[column.name] = _as_sent(column, msgspec.convert(value, _json_type(column)))
+            row[column.name] = as_sent(column, msgspec.convert(value, _json_type(column)))
         except msgspec.ValidationError:
             row[column.name] = None
     return row
 
 
-def _as_sent(column: Column, value: Any) -> Any:  # noqa: ANN401  # any JSON scalar
+def as_sent(column: Column, value: Any) -> Any:  # noqa: ANN401  # any JSON scalar
+    """A value as its column holds it: a code that came as an int is text, digit for digit."""
     return str(value) if column.type == "code" and isinstance(value, int) else value
 
 
@@ -279,42 +264,6 @@ def _paths_of(line: bytes) -> Iterator[str]:
             yield path
             if path in _KNOWN:
                 pending.append((path, value))
-
-
-def flatten(users: Sequence[Any]) -> "pa.RecordBatch":
-    """Lay decoded users out as one record batch in contract order, one row a user."""
-    import pyarrow as pa
-
-    values = zip(*map(_COLUMN_VALUES, users), strict=True) if users else ((),) * len(COLUMNS)
-    arrays = []
-    for column, column_values in zip(COLUMNS, values, strict=True):
-        sent: Sequence[Any] = column_values
-        if column.type == "code":
-            sent = [str(value) if value.__class__ is int else value for value in column_values]
-        arrays.append(pa.array(sent, pa.int64() if column.type == "integer" else pa.string()))
-    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema())
-
-
-def instants(values: "pa.Array") -> "pa.Array":
-    """Read timestamps as `timestamp[ms, UTC]`; NULL where a text is not one of the contract's."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    instant = pa.timestamp("ms", "UTC")
-    shaped = pc.if_else(pc.match_substring_regex(values, TIMESTAMP), values, None)
-    try:
-        return shaped.cast(instant)
-    except pa.ArrowInvalid:  # a day or an hour that does not exist; Arrow does not say in which row
-        return pa.array([_instant(text, instant) for text in shaped], instant)
-
-
-def _instant(text: "pa.Scalar", instant: "pa.DataType") -> "pa.Scalar | None":
-    import pyarrow as pa
-
-    try:
-        return text.cast(instant)
-    except pa.ArrowInvalid:
-        return None
 
 
 def table_schema() -> dg.TableSchema:

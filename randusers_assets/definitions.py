@@ -3,6 +3,7 @@
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
+from randusers_assets.alerts import users_snapshot_failure_alert, users_snapshot_recovery_alert
 from randusers_assets.assets import raw_users, users_csv, users_df
 from randusers_assets.audited_csv import SnapshotGate
 from randusers_assets.automation import users_snapshot_job, users_snapshot_schedule
@@ -35,6 +36,7 @@ defs = dg.Definitions(
     asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],
+    sensors=[users_snapshot_failure_alert, users_snapshot_recovery_alert],
     resources={
         "random_users_api": random_users_api,
         "snapshot_store": snapshot_store,

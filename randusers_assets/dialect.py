@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from randusers_assets.contract import arrow_schema
+from randusers_assets.flattening import arrow_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa

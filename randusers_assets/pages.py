@@ -76,7 +76,7 @@ _user_decoder = msgspec.json.Decoder(list[_Key])
 # The credentials in the API's own order and spelling, which no other object has. What this does
 # not catch, `_without_credentials` does.
 _CREDENTIAL_FIELDS = re.compile(
-    b"".join(rb',"%s":"(?:[^"\\]|\\.)*"' % name.encode() for name in CREDENTIALS)
+    b"".join(rb',"%s":"[^"\\]*(?:\\.[^"\\]*)*"' % name.encode() for name in CREDENTIALS)
 )
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 import msgspec
 
-from randusers_assets.contract import COLUMNS, Broken, arrow_schema, decode, flatten, instants
+from randusers_assets.contract import COLUMNS, Broken, decode
+from randusers_assets.flattening import arrow_schema, flatten, instants
 from randusers_assets.spool import Spool, disk_full_named, read_ahead
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ from randusers_assets.audit import (
     is_email,
     out_of_line,
 )
-from randusers_assets.contract import BY_NAME, COLUMNS, Offender, arrow_schema, decode, flatten
+from randusers_assets.contract import BY_NAME, COLUMNS, Offender, decode
+from randusers_assets.flattening import arrow_schema, flatten
 from randusers_assets.sandbox.users import user
 
 [ROW] = flatten(decode(user(1))[0]).to_pylist()

@@ -21,14 +21,12 @@ from randusers_assets.contract import (
     Broken,
     Column,
     Offender,
-    arrow_schema,
     decode,
-    flatten,
-    instants,
     mask,
     table_schema,
     unknown_paths,
 )
+from randusers_assets.flattening import arrow_schema, flatten, instants
 from randusers_assets.sandbox.users import user
 
 MARK = "Zanzibar-4711"

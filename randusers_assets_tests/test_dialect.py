@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from randusers_assets import dialect
 from randusers_assets.audit import Audit
-from randusers_assets.contract import COLUMNS, arrow_schema, decode, flatten
+from randusers_assets.contract import COLUMNS, decode
+from randusers_assets.flattening import arrow_schema, flatten
 
 GOLDEN = Path(__file__).parent / "golden" / "users.csv"
 

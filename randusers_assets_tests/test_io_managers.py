@@ -52,7 +52,9 @@ def handed_over(
     """The metadata that the IO manager adds as it stores an asset's value, less its seconds."""
     context = dg.build_output_context(asset_key=asset, partition_key=DAY, run_id="run-1")
     UsersIOManager(snapshot_store=store).handle_output(context, value)
-    metadata = {name: value.value for name, value in context.get_logged_metadata().items()}
+    metadata: dict[str, object] = {
+        name: value.value for name, value in context.get_logged_metadata().items()
+    }
     assert isinstance(metadata.pop("store_seconds"), float)
     return metadata
 

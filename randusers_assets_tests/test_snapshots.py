@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from randusers_assets import snapshots
-from randusers_assets.contract import COLUMNS, arrow_schema, decode, flatten
+from randusers_assets.contract import COLUMNS, decode
+from randusers_assets.flattening import arrow_schema, flatten
 from randusers_assets.sandbox.users import user
 from randusers_assets.snapshots import (
     BATCH_ROWS,

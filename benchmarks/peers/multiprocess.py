@@ -1,0 +1,30 @@
+"""Our own assets under the executor that Dagster has by default: a process for each step."""
+
+import sys
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from randusers_assets.definitions import defs as ours
+
+
+def users_snapshot_multiprocess() -> dg.JobDefinition:
+    """Build the job anew in each step's process."""
+    job = dg.define_asset_job(
+        "users_snapshot_multiprocess",
+        ["raw_users", "users_df", "users_csv"],
+        executor_def=dg.multiprocess_executor,
+    )
+    merged = dg.Definitions.merge(ours, dg.Definitions(jobs=[job]))
+    return merged.resolve_job_def("users_snapshot_multiprocess")
+
+
+if __name__ == "__main__":
+    with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
+        result = dg.execute_job(
+            dg.reconstructable(users_snapshot_multiprocess),
+            instance,
+            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            tags={"dagster/partition": datetime.now(UTC).date().isoformat()},
+        )
+        sys.exit(not result.success)

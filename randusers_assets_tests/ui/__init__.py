@@ -1,0 +1,1 @@
+"""The Dagster UI over a real run, in a real browser."""
