@@ -9,7 +9,7 @@ import dagster as dg
 from randusers_assets.audit import EXAMPLES, ROW_RULES, Audit, Finding, formulas
 from randusers_assets.audited_csv import SnapshotGate
 from randusers_assets.automation import daily
-from randusers_assets.contract import Offender, decode, unknown_paths
+from randusers_assets.contract import Offender, inspect
 from randusers_assets.previews import daily_check_spec
 from randusers_assets.publishing import accepted_before, history_problems, read_back
 from randusers_assets.snapshots import RawUsers, UserFrames
@@ -113,14 +113,14 @@ def raw_users_gates(
     rows, broken, unknown = 0, Finding(), Counter[str]()
     by_problem, ids = Counter[str](), [np.empty(0, dtype=np.int64)]
     for block in read_ahead(raw_users.blocks()):
-        users, failed = decode(block, rows + 1)
+        users, failed, strange = inspect(block, rows + 1)
         rows += len(users) + len(failed)
         ids.append(np.array([u.id for u in users], dtype=np.int64))
         ids.append(np.array([b.id for b in failed if b.id is not None], dtype=np.int64))
         broken.users += len(failed)
         broken.examples += [b.offender() for b in failed[: EXAMPLES - len(broken.examples)]]
         by_problem.update(f"{b.path}: {b.problem}" for b in failed)
-        unknown.update(unknown_paths(block))
+        unknown.update(strange)
     distinct = np.unique(np.concatenate(ids)).size
     declared = raw_users.facts.declared
     yield result(

@@ -245,6 +245,14 @@ def unknown_paths(block: bytes) -> dict[str, int]:
     return {}
 
 
+def inspect(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken], dict[str, int]]:
+    """`decode` and `unknown_paths` of a block, in one pass where the contract knows every path."""
+    try:
+        return _decoder(forbid_unknown=True).decode_lines(block), [], {}
+    except _UNDECODABLE:
+        return *decode(block, first_line), unknown_paths(block)
+
+
 _KNOWN = frozenset(
     ".".join(parts[:depth])
     for parts in (column.path.split(".") for column in COLUMNS)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
+CHUNK_BYTES = 1 << 18
 PAGE_TRIES, SNAPSHOT_TRIES = 5, 3
 
 
@@ -128,6 +129,9 @@ class _Fetch:
         self.url, self.concurrency = url, concurrency
         self.session = requests.Session()
         self.session.headers["User-Agent"] = f"randusers-assets/{version('randusers-assets')}"
+        # A netrc file on the machine is not meant for this API, nor to be read for every page.
+        if "@" not in url:
+            self.session.auth = lambda request: request
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
         self.deadline_seconds = deadline_seconds
@@ -337,7 +341,7 @@ class _Fetch:
 
     def body(self, response: "requests.Response") -> bytes:
         chunks = []
-        while chunk := response.raw.read1(decode_content=True):
+        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
             chunks.append(chunk)
             if self.stopped.is_set() or time.monotonic() > self.deadline:
                 raise dg.Failure(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 18
 
 # Rows of a record batch and of a Parquet row group.
-BATCH_ROWS = 10_000
+BATCH_ROWS = 5_000
 
 # Users set aside for breaking the contract are carried in the Parquet footer, which must stay
 # small; more than this many is a changed API, not a bad row.
