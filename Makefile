@@ -12,7 +12,7 @@ dev: .venv/installed  ## the Dagster UI against stand-ins; objects and history s
 	DAGSTER_HOME=$(CURDIR)/.sandbox/dagster randusers sandbox --directory .sandbox -- dagster dev
 
 test: .venv/installed
-	pytest
+	pytest -n auto --dist loadfile
 
 bench: .venv/installed  ## ours, the naive script and dlt on the same data; benchmarks/results.md
 	python -m benchmarks
