@@ -5,7 +5,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 demo: .venv/installed  ## one snapshot through the real job, against stand-ins
-	randusers sandbox -- randusers run --head 3
+	randusers sandbox -- randusers run --head 1
 
 dev: .venv/installed  ## the Dagster UI against stand-ins; objects and history stay in .sandbox/
 	mkdir -p .sandbox/dagster && cp dagster.yaml .sandbox/dagster/

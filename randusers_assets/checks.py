@@ -52,14 +52,25 @@ def rows_result(
 ) -> dg.AssetCheckResult:
     """Judge users who break a row rule: none passes, up to the gate's share warns, more closes."""
     closes = policy.rejects_too_many(finding.users, rows)
-    then = "the gate is closed" if closes else "they are set aside"
+    summary = f"All {rows:,} users keep this rule."
+    if finding.users:
+        first = finding.examples[0]
+        who = "one without an id" if first.id is None else f"user {first.id}"
+        then = (
+            "the gate is closed: mend them at the source, or raise RANDUSERS_MAX_REJECTED_RATIO"
+            f" above {policy.max_rejected_ratio:g}"
+            if closes
+            else "they are set aside"
+        )
+        summary = (
+            f"{finding.users:,} of {rows:,} users break {asset}_{fact}, {who} first, in"
+            f" {first.column}; {then}."
+        )
     return result(
         asset,
         fact,
         passed=finding.users == 0,
-        summary=f"{finding.users:,} of {rows:,} users break this rule; {then}."
-        if finding.users
-        else f"All {rows:,} users keep this rule.",
+        summary=summary,
         severity=dg.AssetCheckSeverity.ERROR if closes else dg.AssetCheckSeverity.WARN,
         users=finding.users,
         share=finding.users / max(rows, 1),

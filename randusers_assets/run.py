@@ -132,4 +132,9 @@ def masked_rows(date: str, rows: int) -> Iterator[str]:
     yield ",".join(f'"{column.name}"' for column in COLUMNS)
     batch = next(load_frames(snapshot_store, date).batches()).slice(0, rows)
     for row in batch.to_pylist():
-        yield ",".join(f'"{mask(column, row[column.name])}"' for column in COLUMNS)
+        yield ",".join(
+            str(row[column.name])
+            if column.type == "integer" and not column.personal
+            else f'"{mask(column, row[column.name])}"'
+            for column in COLUMNS
+        )

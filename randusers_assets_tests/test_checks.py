@@ -157,7 +157,11 @@ def test_raw_users_that_break_the_contract_close_the_gate() -> None:
     results = raw_gates(raw_users_of([retyped, nameless, *users(10)[2:]]))
     result = results["raw_users_keeps_the_contract"]
     assert (result.passed, result.severity) == (False, ERROR)
-    assert result.description == "2 of 10 users break this rule; the gate is closed."
+    assert result.description == (
+        "2 of 10 users break raw_users_keeps_the_contract, user 1 first, in location.postcode;"
+        " the gate is closed: mend them at the source, or raise RANDUSERS_MAX_REJECTED_RATIO"
+        " above 0."
+    )
     assert values_of(result) == {
         "users": 2,
         "share": 0.2,
@@ -177,7 +181,10 @@ def test_raw_users_that_break_the_contract_within_the_ratio_warn() -> None:
     raw = raw_users_of(users(10, dob_age="four"))
     result = raw_gates(raw, SnapshotGate(max_rejected_ratio=0.1))["raw_users_keeps_the_contract"]
     assert (result.passed, result.severity) == (False, WARN)
-    assert result.description == "1 of 10 users break this rule; they are set aside."
+    assert result.description == (
+        "1 of 10 users break raw_users_keeps_the_contract, user 1 first, in dob.age;"
+        " they are set aside."
+    )
 
 
 def test_unknown_paths_warn() -> None:
@@ -247,7 +254,11 @@ def test_row_rule_closes_its_gate(
     assert [name for name, result in results.items() if not result.passed] == [f"users_df_{rule}"]
     result = results[f"users_df_{rule}"]
     assert result.severity == ERROR
-    assert result.description == "1 of 10 users break this rule; the gate is closed."
+    assert result.description == (
+        f"1 of 10 users break users_df_{rule}, user 1 first, in {column};"
+        " the gate is closed: mend them at the source, or raise RANDUSERS_MAX_REJECTED_RATIO"
+        " above 0."
+    )
     assert values_of(result) == {
         "users": 1,
         "share": 0.1,
@@ -266,7 +277,9 @@ def test_row_rule_within_the_ratio_warns(
     frames = frames_of(users(10, **{column: value}))
     result = df_gates(store, frames, LENIENT)[f"users_df_{rule}"]
     assert (result.passed, result.severity) == (False, WARN)
-    assert result.description == "1 of 10 users break this rule; they are set aside."
+    assert result.description == (
+        f"1 of 10 users break users_df_{rule}, user 1 first, in {column}; they are set aside."
+    )
     assert values_of(result)["threshold"] == 0.5
     assert values_of(result)["offenders"] == [("1", column, shown)]
 

@@ -94,7 +94,9 @@ def test_run_behind_a_closed_gate_publishes_nothing(
         run = randusers("run", env={**settings, "RANDUSERS_API_URL": simulator.url})
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1] == (
-        "randusers: 1 of 1 users break this rule; the gate is closed."
+        "randusers: 1 of 1 users break users_df_emails_are_valid, user 1 first, in email;"
+        " the gate is closed: mend them at the source, or raise RANDUSERS_MAX_REJECTED_RATIO"
+        " above 0."
     )
     assert "FAIL  users_df_emails_are_valid" in run.stdout
     assert store.head(f"users_csv/dt={TODAY}/users.csv") is None
