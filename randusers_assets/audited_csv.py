@@ -13,6 +13,7 @@ from randusers_assets import dialect
 from randusers_assets.audit import EXAMPLES, Audit, Finding, Verdict
 from randusers_assets.flattening import arrow_schema
 from randusers_assets.receipts import Counts, RuleResult
+from randusers_assets.settings import setting
 from randusers_assets.snapshots import FrameFacts, UserFrames
 from randusers_assets.spool import Spool, disk_full_named, read_ahead
 
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 class SnapshotGate(dg.ConfigurableResource):  # type: ignore[type-arg]  # the resource is itself
     """What may pass the gates; `accept_change` lets one run past the history gate, on record."""
 
+    # The setting is the class's default: a run config that gives `accept_change` keeps defaults,
+    # and would lose what definitions.py had given.
     max_rejected_ratio: float = Field(
-        default=0.0, ge=0, le=1, description="Share of users that may be set aside"
+        default=float(setting("RANDUSERS_MAX_REJECTED_RATIO")),
+        ge=0,
+        le=1,
+        description="Share of users that may be set aside",
     )
     accept_change: str = Field(
         default="", description="Why this run's break with the history is right; in the receipt"

@@ -41,8 +41,6 @@ defs = dg.Definitions(
         "random_users_api": random_users_api,
         "snapshot_store": snapshot_store,
         "users_io_manager": UsersIOManager(snapshot_store=snapshot_store),
-        "snapshot_gate": SnapshotGate(
-            max_rejected_ratio=float(setting("RANDUSERS_MAX_REJECTED_RATIO")),
-        ),
+        "snapshot_gate": SnapshotGate(),
     },
 )

@@ -38,6 +38,26 @@ def test_definitions_load_without_the_webserver_and_the_heavy_libraries() -> Non
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_snapshot_gate_keeps_its_ratio_when_a_run_accepts_a_change() -> None:
+    """The run config of the history gate's sentence changes nothing but `accept_change`."""
+    done = _python(
+        "import os\n"
+        "os.environ['RANDUSERS_MAX_REJECTED_RATIO'] = '0.25'\n"
+        "import dagster as dg\n"
+        "from randusers_assets.audited_csv import SnapshotGate\n"
+        "from randusers_assets.definitions import defs\n"
+        "@dg.op\n"
+        "def look(snapshot_gate: SnapshotGate) -> None:\n"
+        "    print(snapshot_gate.max_rejected_ratio, snapshot_gate.accept_change)\n"
+        "@dg.job(resource_defs={'snapshot_gate': defs.resources['snapshot_gate']})\n"
+        "def one_look() -> None:\n"
+        "    look()\n"
+        "config = {'snapshot_gate': {'config': {'accept_change': 'why'}}}\n"
+        "one_look.execute_in_process(run_config={'resources': config})\n"
+    )
+    assert done.stdout == "0.25 why\n"
+
+
 def test_definitions_are_exported_by_the_package() -> None:
     """`from randusers_assets import defs` gives the one Definitions object."""
     import randusers_assets

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 import randusers_assets
@@ -45,6 +46,19 @@ def test_readme_shows_what_the_demo_prints() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert settled(done.stdout) == settled(shown[1])
+
+
+def test_reading_statement_for_duckdb_reads_the_dialect() -> None:
+    """DuckDB's statement in docs/reading.md runs on a CSV of ours and keeps NULL apart from ""."""
+    reading = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+    statement = re.search(r"^## DuckDB\n.*?```sql\n(.*?)```", reading, re.M | re.S)
+    assert statement
+    golden = Path(__file__).parent / "golden" / "users.csv"
+    query = re.sub(r"s3://[^']+", str(golden), statement[1]).strip().rstrip(";")
+    texts = duckdb.execute(query.replace("id, email, dob_date", "gender, name_title")).fetchall()
+    cells = {cell for row in texts for cell in row}
+    assert {None, ""} <= cells
+    assert len(duckdb.execute(query).fetchall()) == len(texts)
 
 
 def test_readme_names_every_module() -> None:
