@@ -7,6 +7,7 @@ import dagster as dg
 
 from randusers_assets.audited_csv import AuditedCsv, SnapshotGate, audited
 from randusers_assets.automation import daily, require_present
+from randusers_assets.changes import changes
 from randusers_assets.contract import CONTRACT_VERSION, lineage, raw_schema, table_schema
 from randusers_assets.insights import insights, timed
 from randusers_assets.publishing import CODE_VERSION
@@ -54,7 +55,9 @@ def raw_users(
     tags={"stage": "flat"},
     metadata={"dagster/column_schema": table_schema()},
 )
-def users_df(context: dg.AssetExecutionContext, raw_users: RawUsers) -> UserFrames:
+def users_df(
+    context: dg.AssetExecutionContext, raw_users: RawUsers, snapshot_store: SnapshotStore
+) -> UserFrames:
     """One row per user; nested fields joined with `_`, typed by the contract."""
     with timed(context, "flatten"):
         frames = lay_flat(raw_users)
@@ -62,6 +65,7 @@ def users_df(context: dg.AssetExecutionContext, raw_users: RawUsers) -> UserFram
         {
             "dagster/column_lineage": lineage("raw_users", lambda column: column.path),
             **insights(frames),
+            **changes(snapshot_store, context.partition_key, frames),
         }
     )
     return frames

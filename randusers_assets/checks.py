@@ -1,5 +1,6 @@
 """The gates: blocking asset checks, each named by the fact it asserts."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ def result(
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
     **metadata: Any,  # noqa: ANN401  # whatever Dagster takes as a metadata value
 ) -> dg.AssetCheckResult:
-    """An evaluation of the check `<asset>_<fact>`."""
+    """An evaluation of the check `<asset>_<fact>`; one that fails is a line of the run's log."""
+    if not passed:
+        dg.get_dagster_logger().log(logging.getLevelName(severity.value), summary)
     return dg.AssetCheckResult(
         check_name=f"{asset}_{fact}",
         asset_key=asset,

@@ -25,7 +25,9 @@ class UsersIOManager(dg.ConfigurableIOManager):
     ) -> None:
         """Store a snapshot, and say where and what in the materialization's metadata."""
         with timed(context, "store"):
-            context.add_output_metadata(self._stored(context, obj))
+            metadata = self._stored(context, obj)
+        context.add_output_metadata(metadata)
+        context.log.info("%s: %s users.", metadata["dagster/uri"], metadata["dagster/row_count"])
 
     def _stored(
         self, context: dg.OutputContext, obj: RawUsers | UserFrames | AuditedCsv
