@@ -88,14 +88,10 @@ def test_nationalities_below_the_tenth_are_left_out() -> None:
 def test_insights_count_the_users_of_every_batch() -> None:
     """Users beyond the first batch count as those of the first."""
     one = user(1, nat="IE", dob_age=30)
-    snapshot = [one] * BATCH_ROWS + [user(2, nat="DE", dob_age=40)]
-    most = "█" * 20
-    assert chart(snapshot, "top_nationalities") == (
-        f"{HEAD}\n| IE | {BATCH_ROWS:,} | `{most}` |\n| DE | 1 | `█` |"
-    )
-    assert chart(snapshot, "ages") == (
-        f"{HEAD}\n| 30 to 39 | {BATCH_ROWS:,} | `{most}` |\n| 40 to 49 | 1 | `█` |"
-    )
+    found = insights(frames_of([one] * BATCH_ROWS + [one, user(2, nat="DE", dob_age=40)]))
+    most = f"| {BATCH_ROWS + 1:,} | `{'█' * 20}` |"
+    assert found["top_nationalities"].md_str == f"{HEAD}\n| IE {most}\n| DE | 1 | `█` |"
+    assert found["ages"].md_str == f"{HEAD}\n| 30 to 39 {most}\n| 40 to 49 | 1 | `█` |"
 
 
 def test_ages_are_counted_by_decades_in_their_order() -> None:
