@@ -16,6 +16,9 @@ TOP = 10
 BAR = 20
 AGES = 10
 
+# What would end a cell of a Markdown table.
+_PIPE = {ord("|"): "\\|"}
+
 
 def insights(frames: UserFrames) -> dict[str, Any]:
     """Metadata for a materialization of users_df: preview, nationalities and ages."""
