@@ -49,7 +49,7 @@ def bars(counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
     """Counts as a small bar chart in Markdown, in the order given."""
     most = max(counts.values(), default=1)
     rows = [
-        f"| {name.replace('|', '\\|')} | {count:,} | `{'█' * max(1, round(BAR * count / most))}` |"
+        f"| {name.translate(_PIPE)} | {count:,} | `{'█' * max(1, round(BAR * count / most))}` |"
         for name, count in counts.items()
     ]
     return dg.MetadataValue.md("\n".join(["| | users | |", "|---|--:|---|", *rows]))
