@@ -50,13 +50,10 @@ def batches(pages: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
 
 
 def transform(pages: Sequence[bytes]) -> list[bytes]:
-    """Page bytes to audited CSV bytes, read back, the contract enforced; all in this thread."""
+    """Page bytes to CSV bytes, the contract and the row rules enforced; all in this thread."""
     audit, records = Audit(), []
     for batch in batches(pages):
-        good = audit.add(batch).good(batch)
-        records.append(dialect.encode(good))
-        if dialect.parse(records[-1]) != pa.Table.from_batches([good]):
-            raise ValueError("the CSV does not read back")
+        records.append(dialect.encode(audit.add(batch).good(batch)))
     return records
 
 
