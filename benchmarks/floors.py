@@ -51,10 +51,8 @@ def batches(pages: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
 
 def transform(pages: Sequence[bytes]) -> list[bytes]:
     """Page bytes to CSV bytes, the contract and the row rules enforced; all in this thread."""
-    audit, records = Audit(), []
-    for batch in batches(pages):
-        records.append(dialect.encode(audit.add(batch).good(batch)))
-    return records
+    audit = Audit()
+    return [dialect.encode(audit.add(batch).good(batch)) for batch in batches(pages)]
 
 
 def least(clock: Callable[[], float], work: Callable[[], object]) -> float:
