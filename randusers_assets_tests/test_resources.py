@@ -20,16 +20,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from randusers_assets import resources
-from randusers_assets.resources import (
-    PAGE_TRIES,
-    SNAPSHOT_TRIES,
-    RandomUsersApi,
-    _Fetch,
-    fetch_metadata,
-    shown,
-    tenths,
-)
+from randusers_assets import fetching
+from randusers_assets.fetching import PAGE_TRIES, SNAPSHOT_TRIES, Fetch, shown
+from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.sandbox import paging
 from randusers_assets.sandbox.api import Answer, ApiSimulator, UserSpool, generated_users
 from randusers_assets.snapshots import RawUsers
@@ -83,7 +76,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> UserSpool:
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits that were asked for, each over at once."""
     asked: list[float] = []
-    monkeypatch.setattr(_Fetch, "sleep", lambda _fetch, seconds: asked.append(seconds))
+    monkeypatch.setattr(Fetch, "sleep", lambda _fetch, seconds: asked.append(seconds))
     return asked
 
 
@@ -490,7 +483,7 @@ def test_snapshot_waits_for_an_answer_no_longer_than_the_read_timeout(
     users: UserSpool, waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that accepts and is silent is named with the time that it had."""
-    monkeypatch.setattr(resources, "READ_SECONDS", 0.05)
+    monkeypatch.setattr(fetching, "READ_SECONDS", 0.05)
     over = threading.Event()
 
     def stall(_page: int, answer: Answer) -> Answer:
@@ -524,7 +517,7 @@ def test_snapshot_waits_for_a_connection_no_longer_than_the_connect_timeout(
     waits: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not accept is named with the time that it had."""
-    monkeypatch.setattr(resources, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(fetching, "CONNECT_SECONDS", 0.05)
     with unaccepting() as url:
         assert sentence_of(RandomUsersApi(url=url)) == (
             f"{url}?page=1&limit=500: no connection within 0.05 s, 5 times:"
@@ -618,9 +611,9 @@ def test_snapshot_that_fails_ends_the_waits_of_its_other_pages(
     """A page that waits for the server's window does not hold up another one's failure."""
     waiting = threading.Event()
     given_up: list[str | None] = []
-    sleep = _Fetch.sleep
+    sleep = Fetch.sleep
 
-    def watched(fetch: _Fetch, seconds: float) -> None:
+    def watched(fetch: Fetch, seconds: float) -> None:
         waiting.set()
         try:
             sleep(fetch, seconds)
@@ -628,7 +621,7 @@ def test_snapshot_that_fails_ends_the_waits_of_its_other_pages(
             given_up.append(failure.description)
             raise
 
-    monkeypatch.setattr(_Fetch, "sleep", watched)
+    monkeypatch.setattr(Fetch, "sleep", watched)
 
     def bend(page: int, answer: Answer) -> Answer:
         if page == 2:
@@ -832,7 +825,7 @@ def test_snapshot_is_whole_or_fails_whatever_drifts(
     raw, sentence = None, ""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(switched, "edit", _edit_of(*drift, served))
-        patch.setattr(_Fetch, "sleep", lambda _fetch, _seconds: None)
+        patch.setattr(Fetch, "sleep", lambda _fetch, _seconds: None)
         try:
             raw = client(switched, page_size=size).snapshot()
         except dg.Failure as failure:
@@ -875,7 +868,7 @@ def test_pace_spreads_what_is_left_over_the_window(
     waits: list[float], remaining: int | None, expected: list[int]
 ) -> None:
     """With twice the concurrency left or less, each request gets a slot of its own."""
-    with _Fetch("http://127.0.0.1:9", 2, 3600) as fetch:
+    with Fetch("http://127.0.0.1:9", 2, 3600) as fetch:
         fetch.remaining, fetch.window_ends = remaining, time.monotonic() + 50
         for _ in range(3):
             fetch.pace()
@@ -884,7 +877,7 @@ def test_pace_spreads_what_is_left_over_the_window(
 
 def test_pace_waits_for_nothing_once_the_window_is_over(waits: list[float]) -> None:
     """What a past window had left says nothing about this one."""
-    with _Fetch("http://127.0.0.1:9", 2, 3600) as fetch:
+    with Fetch("http://127.0.0.1:9", 2, 3600) as fetch:
         fetch.remaining, fetch.window_ends = 0, time.monotonic() - 1
         fetch.pace()
     assert waits == []
