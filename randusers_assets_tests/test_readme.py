@@ -61,6 +61,14 @@ def test_reading_statement_for_duckdb_reads_the_dialect() -> None:
     assert len(duckdb.execute(query).fetchall()) == len(texts)
 
 
+def test_readme_table_is_the_one_that_the_benchmark_wrote() -> None:
+    """The figures under "Measured" are those of benchmarks/results.md, line for line."""
+    written = (ROOT / "benchmarks" / "results.md").read_text(encoding="utf-8")
+    shown = re.search(r"^\| users \|.*?\n\n", README, re.M | re.S)
+    assert shown
+    assert shown[0] in written
+
+
 def test_readme_names_every_module() -> None:
     """The layout leaves no module of the package out."""
     modules = {path.name for path in Path(randusers_assets.__file__).parent.glob("*.py")}
