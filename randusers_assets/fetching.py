@@ -75,7 +75,6 @@ class Fetch:
         self.deadline_seconds = deadline_seconds
         self.deadline = time.monotonic() + deadline_seconds
         self.lock = threading.Lock()
-        self.flights = threading.BoundedSemaphore(concurrency)
         self.stopped = threading.Event()
         self.retries, self.waited, self.bytes = 0, 0.0, 0
         self.remaining: float | None = None
@@ -162,13 +161,11 @@ class Fetch:
         """Yield the plan's pages in order, `concurrency` of them in flight."""
         yield first
         flying: deque[Future[Page]] = deque()
-        # Twice the flights, so that the next page is on its way while one that landed is read.
-        at_hand = 2 * self.concurrency
-        threads = ThreadPoolExecutor(at_hand, thread_name_prefix="page")
+        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="page")
         try:
             for number in range(2, plan.pages + 1):
                 flying.append(threads.submit(self.page, number, plan.page_size))
-                if len(flying) >= at_hand:
+                if len(flying) >= self.concurrency:
                     yield flying.popleft().result()
             while flying:
                 yield flying.popleft().result()
@@ -266,16 +263,13 @@ class Fetch:
 
         self.pace()
         query = {"page": number, "limit": limit}
+        left = max(self.deadline - time.monotonic(), 0.001)
+        timeout = (min(CONNECT_SECONDS, left), min(READ_SECONDS, left))
         try:
-            with self.flights:
-                left = max(self.deadline - time.monotonic(), 0.001)
-                timeout = (min(CONNECT_SECONDS, left), min(READ_SECONDS, left))
-                with self.session.get(
-                    self.url, params=query, timeout=timeout, stream=True
-                ) as response:
-                    self.note_limits(response)
-                    self.refuse(response, f"{shown(self.url)}?page={number}&limit={limit}")
-                    return self.body(response)
+            with self.session.get(self.url, params=query, timeout=timeout, stream=True) as response:
+                self.note_limits(response)
+                self.refuse(response, f"{shown(self.url)}?page={number}&limit={limit}")
+                return self.body(response)
         # None is raised from the error: its own text may hold the URL's password or query.
         except requests.ConnectTimeout:
             raise Fault(f"no connection within {timeout[0]:.3g} s") from None
