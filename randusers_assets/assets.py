@@ -11,6 +11,7 @@ from randusers_assets.changes import changes
 from randusers_assets.contract import CONTRACT_VERSION, lineage, raw_schema, table_schema
 from randusers_assets.insights import insights, timed
 from randusers_assets.publishing import CODE_VERSION
+from randusers_assets.receipts import read_latest
 from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.snapshots import RawUsers, UserFrames, lay_flat
 from randusers_assets.store import SnapshotStore
@@ -43,7 +44,7 @@ def raw_users(
 ) -> RawUsers:
     """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
     require_present(context.partition_key, datetime.now(UTC))
-    snapshot_store.require()
+    read_latest(snapshot_store)  # a wrong bucket or credential is told before a long fetch
     with timed(context, "fetch"):
         raw = random_users_api.snapshot(progress=tenths(context.log))
     context.add_output_metadata(fetch_metadata(raw.facts))

@@ -72,14 +72,6 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
                 allow_retries=False,
             ) from error
 
-    def require(self) -> None:
-        """Look into the bucket, so that a wrong setting is told before a long fetch.
-
-        Raises:
-            dagster.Failure: a setting is wrong, or S3 cannot be reached.
-        """
-        self.read("_receipts/users_csv/latest.json")
-
     def key(self, path: str) -> str:
         """The object key of a path below the prefix."""
         return f"{self.prefix.strip('/')}/{path}".lstrip("/")
