@@ -15,8 +15,6 @@ import pyarrow as pa
 
 from randusers_assets import dialect
 from randusers_assets.audit import Audit
-from randusers_assets.contract import decode
-from randusers_assets.flattening import flatten
 from randusers_assets.pages import read_page
 from randusers_assets.snapshots import BATCH_ROWS
 
@@ -40,10 +38,10 @@ def batches(pages: Sequence[bytes]) -> Iterator[pa.RecordBatch]:
     """Pages as flat batches of the pipeline's size."""
     held: list[pa.RecordBatch] = []
     for number, body in enumerate(pages, 1):
-        users, broken = decode(read_page(body).lines)
-        if broken:
-            raise ValueError(broken[0].sentence())
-        held.append(flatten(users))
+        flat = read_page(body).flat
+        if flat.broken:
+            raise ValueError(flat.broken[0].sentence())
+        held.append(flat.rows)
         if len(held) == BATCH_ROWS // PAGE_SIZE or number == len(pages):
             yield pa.Table.from_batches(held).combine_chunks().to_batches()[0]
             held = []

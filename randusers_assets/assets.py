@@ -7,8 +7,9 @@ import dagster as dg
 
 from randusers_assets.audited_csv import AuditedCsv, SnapshotGate, audited
 from randusers_assets.automation import daily, require_present
+from randusers_assets.catalog import lineage, raw_schema, table_schema
 from randusers_assets.changes import changes
-from randusers_assets.contract import CONTRACT_VERSION, lineage, raw_schema, table_schema
+from randusers_assets.contract import CONTRACT_VERSION
 from randusers_assets.insights import insights, timed
 from randusers_assets.publishing import CODE_VERSION
 from randusers_assets.receipts import read_latest

@@ -1,7 +1,6 @@
 """The gates: blocking asset checks, each named by the fact it asserts."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import dagster as dg
 from randusers_assets.audit import EXAMPLES, ROW_RULES, Audit, Finding, formulas
 from randusers_assets.audited_csv import SnapshotGate
 from randusers_assets.automation import daily
-from randusers_assets.contract import Offender, inspect
+from randusers_assets.contract import Offender
 from randusers_assets.previews import daily_check_spec
 from randusers_assets.publishing import accepted_before, history_problems, read_back
 from randusers_assets.snapshots import RawUsers, UserFrames
@@ -121,34 +120,28 @@ def offenders_table(offenders: Sequence[Offender]) -> dict[str, Any]:
 def raw_users_gates(
     raw_users: RawUsers, snapshot_gate: SnapshotGate
 ) -> Iterator[dg.AssetCheckResult]:
-    """Read the stored lines once, for the completeness and the contract of raw_users."""
-    import numpy as np
-
-    rows, broken, unknown = 0, Finding(), Counter[str]()
-    by_problem, ids = Counter[str](), [np.empty(0, dtype=np.int64)]
-    for block in read_ahead(raw_users.blocks()):
-        users, failed, strange = inspect(block, rows + 1)
-        rows += len(users) + len(failed)
-        ids.append(np.array([u.id for u in users], dtype=np.int64))
-        ids.append(np.array([b.id for b in failed if b.id is not None], dtype=np.int64))
-        broken.users += len(failed)
-        broken.examples += [b.offender() for b in failed[: EXAMPLES - len(broken.examples)]]
-        by_problem.update(f"{b.path}: {b.problem}" for b in failed)
-        unknown.update(strange)
-    distinct = np.unique(np.concatenate(ids)).size
-    declared = raw_users.facts.declared
+    """Hold what the one reading of the stored lines found against what the API declared."""
+    reading, declared = raw_users.reading, raw_users.facts.declared
     yield result(
         "raw_users",
         "is_complete",
-        passed=declared == rows == distinct,
-        summary=f"{declared:,} users declared, {rows:,} stored, {distinct:,} distinct ids.",
+        passed=declared == reading.rows == reading.distinct_ids,
+        summary=f"{declared:,} users declared, {reading.rows:,} stored,"
+        f" {reading.distinct_ids:,} distinct ids.",
         declared=declared,
-        stored=rows,
-        distinct_ids=distinct,
+        stored=reading.rows,
+        distinct_ids=reading.distinct_ids,
     )
+    examples = [broken.offender() for broken in reading.broken[:EXAMPLES]]
     yield rows_result(
-        "raw_users", "keeps_the_contract", broken, rows, snapshot_gate, paths=dict(by_problem)
+        "raw_users",
+        "keeps_the_contract",
+        Finding(reading.problems.total(), examples),
+        reading.rows,
+        snapshot_gate,
+        paths=dict(reading.problems),
     )
+    unknown = reading.unknown
     yield result(
         "raw_users",
         "has_no_unknown_paths",

@@ -1,16 +1,15 @@
-"""The contract: one table of columns, from which decoding, flattening, schemas and masks derive."""
+"""The contract: one table of columns, from which decoding, flattening, schemas and masks derive.
+
+Nothing here needs Dagster, so that a page reader's process starts fast; see catalog.py.
+"""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-import dagster as dg
 import msgspec
-
-if TYPE_CHECKING:
-    pass
 
 CONTRACT_VERSION = "1"
 
@@ -117,7 +116,7 @@ class _Identity(msgspec.Struct):
 
 
 # What msgspec raises for JSON that does not fit, for text that is not UTF-8, for a bottomless nest.
-_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def _json_type(column: Column) -> Any:  # noqa: ANN401  # a type form has no common type
@@ -132,8 +131,8 @@ def _json_type(column: Column) -> Any:  # noqa: ANN401  # a type form has no com
 
 
 @cache
-def _user_type(*, forbid_unknown: bool) -> type[msgspec.Struct]:
-    """The nested struct of one user, built from the table."""
+def user_type(*, forbid_unknown: bool, credentials: bool = False) -> type[msgspec.Struct]:
+    """The nested struct of one user, built from the table; as sent, or less the credentials."""
     tree: dict[str, Any] = {}
     for column in COLUMNS:
         *parents, leaf = column.path.split(".")
@@ -141,10 +140,14 @@ def _user_type(*, forbid_unknown: bool) -> type[msgspec.Struct]:
         for parent in parents:
             node = node.setdefault(parent, {})
         node[leaf] = column
+    if credentials:
+        tree["login"] |= dict.fromkeys(CREDENTIALS)
 
     def struct(name: str, node: dict[str, Any]) -> type[msgspec.Struct]:
         fields = [
             (key, struct(key.title(), value) if isinstance(value, dict) else _json_type(value))
+            if value
+            else (key, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)
             for key, value in node.items()
         ]
         # gc=False: users hold no cycles, and the collector would walk every one of them.
@@ -155,7 +158,7 @@ def _user_type(*, forbid_unknown: bool) -> type[msgspec.Struct]:
 
 @cache
 def _decoder(*, forbid_unknown: bool) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(_user_type(forbid_unknown=forbid_unknown))
+    return msgspec.json.Decoder(user_type(forbid_unknown=forbid_unknown))
 
 
 def decode(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken]]:
@@ -167,12 +170,12 @@ def decode(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken]]:
     decoder = _decoder(forbid_unknown=False)
     try:
         return decoder.decode_lines(block), []
-    except _UNDECODABLE:
+    except UNDECODABLE:
         users, broken = [], []
         for number, line in enumerate(_lines(block), first_line):
             try:
                 users.append(decoder.decode(line))
-            except _UNDECODABLE as error:
+            except UNDECODABLE as error:
                 broken.append(_broken(line, number, error))
         return users, broken
 
@@ -185,7 +188,7 @@ def _lines(block: bytes) -> Iterator[bytes]:
 def _broken(line: bytes, number: int, error: Exception) -> Broken:
     try:
         identity = msgspec.json.decode(line, type=_Identity).id
-    except _UNDECODABLE:
+    except UNDECODABLE:
         identity = None
     path, problem = _explain(error)
     return Broken(identity, number, path, problem, _readable(line))
@@ -212,7 +215,7 @@ def _readable(line: bytes) -> dict[str, Any]:
     """The columns of a broken line whose own values are of the right type; NULL for the others."""
     try:
         user = msgspec.json.decode(line)
-    except _UNDECODABLE:
+    except UNDECODABLE:
         user = None
     row: dict[str, Any] = {}
     for column in COLUMNS:
@@ -235,7 +238,7 @@ def unknown_paths(block: bytes) -> dict[str, int]:
     """Count the JSON paths in whole JSON lines that the contract does not know."""
     try:
         _decoder(forbid_unknown=True).decode_lines(block)
-    except _UNDECODABLE:
+    except UNDECODABLE:
         counts: dict[str, int] = {}
         for line in _lines(block):
             for path in _paths_of(line):
@@ -249,7 +252,7 @@ def inspect(block: bytes, first_line: int = 0) -> tuple[list[Any], list[Broken],
     """`decode` and `unknown_paths` of a block, in one pass where the contract knows every path."""
     try:
         return _decoder(forbid_unknown=True).decode_lines(block), [], {}
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return *decode(block, first_line), unknown_paths(block)
 
 
@@ -263,7 +266,7 @@ _KNOWN = frozenset(
 def _paths_of(line: bytes) -> Iterator[str]:
     try:
         pending: list[tuple[str, Any]] = [("", msgspec.json.decode(line))]
-    except _UNDECODABLE:
+    except UNDECODABLE:
         return
     while pending:
         prefix, node = pending.pop()
@@ -272,37 +275,6 @@ def _paths_of(line: bytes) -> Iterator[str]:
             yield path
             if path in _KNOWN:
                 pending.append((path, value))
-
-
-def table_schema() -> dg.TableSchema:
-    """The columns as Dagster's UI shows them."""
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                column.name,
-                type={"integer": "int64", "timestamp": "timestamp"}.get(column.type, "string"),
-                description=f"{column.meaning} (`{column.path}`)",
-                constraints=dg.TableColumnConstraints(
-                    nullable=not column.required, unique=column.name in UNIQUE
-                ),
-                tags={"personal": ""} if column.personal else {},
-            )
-            for column in COLUMNS
-        ]
-    )
-
-
-def raw_schema() -> dg.TableSchema:
-    """The JSON paths of a raw user that the contract knows."""
-    return dg.TableSchema(
-        columns=[dg.TableColumn(c.path, c.type, description=c.meaning) for c in COLUMNS]
-    )
-
-
-def lineage(upstream: str, source: Callable[[Column], str]) -> dg.TableColumnLineage:
-    """Each flat column's one source in the asset upstream."""
-    key = dg.AssetKey(upstream)
-    return dg.TableColumnLineage({c.name: [dg.TableColumnDep(key, source(c))] for c in COLUMNS})
 
 
 def mask(column: Column, value: object) -> str:

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import dagster as dg
 import tenacity
 
+from randusers_assets.flattening import Flat
 from randusers_assets.pages import (
     Drift,
     Page,
@@ -26,7 +27,8 @@ from randusers_assets.pages import (
     plan_of,
     read_page,
 )
-from randusers_assets.snapshots import FetchFacts, RawUsers
+from randusers_assets.readers import PageReaders
+from randusers_assets.snapshots import FetchFacts, RawUsers, read_once
 from randusers_assets.spool import Spool, disk_full_named
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 CHUNK_BYTES = 1 << 18
 PAGE_TRIES, SNAPSHOT_TRIES = 5, 3
+# As many pages take as long to read as the processes take to start.
+READERS_FROM_PAGES = 50
 
 
 class Fault(Exception):
@@ -76,7 +80,9 @@ class Fetch:
         self.deadline = time.monotonic() + deadline_seconds
         self.lock = threading.Lock()
         self.stopped = threading.Event()
-        self.retries, self.waited, self.bytes = 0, 0.0, 0
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.tries, self.retries, self.waited, self.bytes = 0, 0, 0.0, 0
+        self.read: Callable[[bytes], Page] = read_page
         self.remaining: float | None = None
         self.window_ends = self.next_slot = 0.0
 
@@ -88,7 +94,6 @@ class Fetch:
 
     def snapshot(self, page_size: int, progress: Callable[[int, int], None]) -> RawUsers:
         """Read the whole API, from the start again on drift; see `RandomUsersApi.snapshot`."""
-        started = datetime.now(UTC).isoformat(timespec="seconds")
         retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(SNAPSHOT_TRIES),
             wait=tenacity.wait_exponential_jitter(max=30),
@@ -97,34 +102,20 @@ class Fetch:
             reraise=True,
         )
         try:
-            spool, plan = retrying(self.whole, page_size, progress)
+            return retrying(self.whole, page_size, progress)
         except Drift as drift:
             raise dg.Failure(
                 f"{shown(self.url)}: the data kept changing while it was read, {SNAPSHOT_TRIES}"
                 f" times; at last on {drift}. Nothing is kept: run again when the API is at rest.",
             ) from drift
-        facts = FetchFacts(
-            url=shown(self.url),
-            declared=plan.total,
-            pages=plan.pages,
-            page_size=plan.page_size,
-            tries=retrying.statistics["attempt_number"],
-            retries=self.retries,
-            waited_seconds=round(self.waited, 3),
-            bytes=self.bytes,
-            fetched_at=started,
-        )
-        return RawUsers(spool, facts)
 
-    def whole(self, page_size: int, progress: Callable[[int, int], None]) -> tuple[Spool, Plan]:
+    def whole(self, page_size: int, progress: Callable[[int, int], None]) -> RawUsers:
         """Read all pages once, into a spool.
 
         Raises:
             Drift: a page does not fit the plan, or a user came twice.
         """
-        import numpy as np
-        import pyarrow as pa
-
+        self.tries += 1
         first = self.page(1, page_size)
         plan = plan_of(first)
         if plan.total == 0:
@@ -133,29 +124,55 @@ class Fetch:
                 " check RANDUSERS_API_URL.",
                 allow_retries=False,
             )
-        spool = Spool(expected_bytes=len(first.lines) * plan.pages // 3)
-        ids = np.empty(plan.total, dtype=np.int64)
-        filled = 0
+        spool = Spool(expected_bytes=len(first.pressed) * plan.pages)
         with (
             disk_full_named(),
             spool.writer() as file,
-            pa.CompressedOutputStream(file, "zstd") as stream,
+            self.readers(plan),
             contextlib.closing(self.pages(first, plan)) as pages,
         ):
-            for number, page in enumerate(pages, 1):
-                check_page(page, number, plan)
-                ids[filled : filled + len(page.ids)] = page.ids
-                filled += len(page.ids)
-                stream.write(page.lines)
-                logger.debug("page %d of %d", number, plan.pages)
-                progress(number, plan.pages)
-        ordered = np.argsort(ids, kind="stable")
-        again = np.flatnonzero(ids[ordered][1:] == ids[ordered][:-1])
-        if again.size:
-            place = int(ordered[again + 1].min())
-            number = place // plan.page_size + 1
-            raise Drift(number, "id", "users not sent before", f"user {ids[place]} again")
-        return spool, plan
+
+            def flats() -> Iterator[Flat]:
+                for number, page in enumerate(pages, 1):
+                    check_page(page, number, plan)
+                    file.write(page.pressed)
+                    logger.debug("page %d of %d", number, plan.pages)
+                    progress(number, plan.pages)
+                    yield page.flat
+
+            reading = read_once(flats(), lambda: (self.facts(plan), spool.sha256))
+        if reading.repeated is not None:
+            place, user = reading.repeated
+            page = place // plan.page_size + 1
+            raise Drift(page, "id", "users not sent before", f"user {user} again")
+        return RawUsers(spool, self.facts(plan), reading)
+
+    @contextlib.contextmanager
+    def readers(self, plan: Plan) -> Iterator[None]:
+        """Read pages in processes of their own where there are many."""
+        if plan.pages < READERS_FROM_PAGES:
+            yield
+            return
+        with PageReaders() as readers:
+            self.read = readers.read
+            try:
+                yield
+            finally:
+                self.read = read_page
+
+    def facts(self, plan: Plan) -> FetchFacts:
+        """How the fetch went so far."""
+        return FetchFacts(
+            url=shown(self.url),
+            declared=plan.total,
+            pages=plan.pages,
+            page_size=plan.page_size,
+            tries=self.tries,
+            retries=self.retries,
+            waited_seconds=round(self.waited, 3),
+            bytes=self.bytes,
+            fetched_at=self.started,
+        )
 
     def pages(self, first: Page, plan: Plan) -> Generator[Page, None, None]:
         """Yield the plan's pages in order, `concurrency` of them in flight."""
@@ -190,7 +207,7 @@ class Fetch:
         )
         where = f"{shown(self.url)}?page={number}&limit={limit}"
         try:
-            return retrying(lambda: read_page(self.get(number, limit)))
+            return retrying(lambda: self.read(self.get(number, limit)))
         except Refused as refusal:
             raise dg.Failure(
                 f"{where} answered success: false ({str(refusal)[:200]!r}):"

@@ -2,16 +2,59 @@
 
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from randusers_assets.contract import COLUMNS, TIMESTAMP, as_sent
+from randusers_assets.contract import COLUMNS, TIMESTAMP, Broken, as_sent, inspect
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
 
+    Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+
 _COLUMN_VALUES = attrgetter(*(column.path for column in COLUMNS))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Some lines of a raw snapshot, read once: the users laid flat, and all that does not fit."""
+
+    rows: "pa.RecordBatch"
+    broken: list[Broken]
+    unknown: dict[str, int]
+
+    def __len__(self) -> int:
+        """The users, those that break the contract included."""
+        return int(self.rows.num_rows) + len(self.broken)
+
+    def ids(self) -> "Numbers":
+        """The users' ids in the order of the lines; of broken users only those that are legible."""
+        import numpy as np
+
+        column = self.rows.column("id")
+        ids = np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
+        # Each stands before as many of the good rows as lines were good up to it.
+        legible = [(b.line - 1 - i, b.id) for i, b in enumerate(self.broken) if b.id is not None]
+        return np.insert(ids, [at for at, _ in legible], [number for _, number in legible])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the rows in Arrow's own form: a tenth of the time that column by column takes."""
+        return _unpickled, (self.rows.serialize().to_pybytes(), self.broken, self.unknown)
+
+
+def _unpickled(rows: bytes, broken: list[Broken], unknown: dict[str, int]) -> Flat:
+    import pyarrow as pa
+
+    batch = pa.ipc.read_record_batch(pa.py_buffer(rows), arrow_schema())
+    return Flat(batch, broken, unknown)
+
+
+def read_lines(block: bytes) -> Flat:
+    """Decode whole JSON lines and lay them flat; lines are counted from 1."""
+    users, broken, unknown = inspect(block, 1)
+    return Flat(flatten(users), broken, unknown)
 
 
 def arrow_schema() -> "pa.Schema":
@@ -55,6 +98,7 @@ def _integers(values: "Sequence[Any]") -> "pa.Array":
 
 
 def _texts(values: "Sequence[Any]") -> "pa.Array":
+    import numpy as np
     import pyarrow as pa
 
     validity, texts = None, values
@@ -66,7 +110,8 @@ def _texts(values: "Sequence[Any]") -> "pa.Array":
     data = joined.encode()
     if len(data) > len(joined):
         texts = [text.encode() for text in texts]
-    offsets = array("i", accumulate(map(len, texts), initial=0))
+    offsets = np.zeros(len(texts) + 1, dtype=np.int32)
+    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
     buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 import msgspec
+from pydantic import PrivateAttr
 
 from randusers_assets import dialect, receipts
 from randusers_assets.audited_csv import AuditedCsv
@@ -19,6 +20,9 @@ class UsersIOManager(dg.ConfigurableIOManager):
     """Keeps each asset's daily snapshot as one object; `users_csv` goes through `publish`."""
 
     snapshot_store: dg.ResourceDependency[SnapshotStore]
+
+    # What this process stored, by path, with the ETag that S3 gave it.
+    _kept: dict[str, tuple[str, RawUsers | UserFrames]] = PrivateAttr(default_factory=dict)
 
     def handle_output(
         self, context: dg.OutputContext, obj: RawUsers | UserFrames | AuditedCsv
@@ -43,6 +47,7 @@ class UsersIOManager(dg.ConfigurableIOManager):
             case AuditedCsv():
                 publication = publish(self.snapshot_store, date, obj, context.run_id)
                 return publication_metadata(publication)
+        self._kept[path] = (stored.etag, obj)
         return object_metadata(self.snapshot_store.uri(path), rows, stored)
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  # the annotation decides
@@ -51,12 +56,20 @@ class UsersIOManager(dg.ConfigurableIOManager):
         wanted = context.dagster_type.typing_type
         match asset:
             case "raw_users":
-                return load_raw(self.snapshot_store, date)
+                return self._unchanged(raw_path(date)) or load_raw(self.snapshot_store, date)
             case "users_df":
-                frames = load_frames(self.snapshot_store, date)
+                frames = self._unchanged(frames_path(date)) or load_frames(
+                    self.snapshot_store, date
+                )
                 return frames if wanted is UserFrames else frames.to_pandas()
             case _:
                 return load_csv(self.snapshot_store, date)
+
+    def _unchanged(self, path: str) -> Any:  # noqa: ANN401  # what was stored there
+        """What this process stored at a path, as long as S3 still holds that very object."""
+        etag, kept = self._kept.get(path, ("", None))
+        now = self.snapshot_store.head(path) if kept else None
+        return kept if now and now.etag == etag else None
 
 
 def raw_path(date: str) -> str:

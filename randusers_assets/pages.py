@@ -1,13 +1,16 @@
-"""One page of the API: what it declares, its users as JSON lines, how it fits the plan."""
+"""One page of the API: what it declares, its users as lines and flat, how it fits the plan."""
 
-import re
-from array import array
+import pickle
+import signal
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import cache
+from typing import Any
 
 import msgspec
 
-from randusers_assets.contract import CREDENTIALS
+from randusers_assets.contract import CREDENTIALS, UNDECODABLE, user_type
+from randusers_assets.flattening import Flat, flatten, read_lines
 
 
 class Drift(Exception):
@@ -46,7 +49,7 @@ class _Listing(msgspec.Struct, rename="camel"):
     current_page_items: int | None
     previous_page: bool | None
     next_page: bool | None
-    data: list[msgspec.Raw]
+    data: list[Any]
 
 
 class _Envelope(msgspec.Struct):
@@ -55,106 +58,88 @@ class _Envelope(msgspec.Struct):
     message: str = ""
 
 
-class _Credentials(msgspec.Struct, gc=False):
-    password: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    salt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    md5: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    sha1: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    sha256: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-_NO_CREDENTIALS = _Credentials()
-
-
-class _Key(msgspec.Struct, gc=False):
-    id: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-    login: _Credentials
-
-
-_envelope_decoder = msgspec.json.Decoder(_Envelope)
-_user_decoder = msgspec.json.Decoder(list[_Key])
-
-# The credentials in the API's own order and spelling, which no other object has. What this does
-# not catch, `_without_credentials` does.
-_CREDENTIAL_FIELDS = re.compile(
-    b"".join(rb',"%s":"[^"\\]*(?:\\.[^"\\]*)*"' % name.encode() for name in CREDENTIALS)
-)
+@cache
+def _decoder(user: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401  # a type form
+    """A decoder of whole answers whose users are of the type `user`."""
+    listing = msgspec.defstruct("Listing", [("data", list[user])], bases=(_Listing,))
+    fields = [("data", listing | None)]
+    return msgspec.json.Decoder(msgspec.defstruct("Envelope", fields, bases=(_Envelope,)))
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page as read: what it declares, its users' ids, and its users as JSON lines."""
+    """A page as read: what it declares by the API's names, and its users, twice.
 
-    listing: _Listing
-    ids: list[int]
-    lines: bytes
+    `pressed` holds them as JSON lines, one zstd frame; `flat` as columns.
+    """
+
+    declares: dict[str, int | None]
+    pressed: bytes
+    flat: Flat
 
 
 def read_page(body: bytes) -> Page:
-    """Read the API's answer, dropping the credentials of every user.
+    """Read the API's answer once, dropping the credentials of every user.
+
+    The lines of users that keep the contract are written anew: the same values, in its order.
 
     Raises:
         Refused: the API says `success: false`.
         Unreadable: the body is not JSON, or not a page of users with integer ids.
     """
     try:
-        return _read(body)
+        try:
+            listing = _listing(body, user_type(forbid_unknown=True, credentials=True))
+        except UNDECODABLE:
+            listing = _listing(body, msgspec.Raw)
+            lines = _without_credentials(listing.data)
+            return _page(listing, lines, read_lines(lines))
     except msgspec.ValidationError as error:
         raise Unreadable(f"not one of the API's pages ({_plain(error)})") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise Unreadable("not JSON" if body[:1] != b"{" else "broken off or broken JSON") from error
+    for user in listing.data:
+        for name in CREDENTIALS:
+            setattr(user.login, name, msgspec.UNSET)
+    lines = _encoder.encode_lines(listing.data)
+    return _page(listing, lines, Flat(flatten(listing.data), [], {}))
 
 
-def _read(body: bytes) -> Page:
-    envelope = _envelope_decoder.decode(_CREDENTIAL_FIELDS.sub(b"", body))
+_encoder = msgspec.json.Encoder()
+
+
+def _listing(body: bytes, user: Any) -> Any:  # noqa: ANN401  # `user` is a type form
+    envelope = _decoder(user).decode(body)
     if not envelope.success:
         raise Refused(envelope.message)
     if envelope.data is None:
         raise Unreadable("not one of the API's pages (no data)")
-    listing = envelope.data
-    users: list[Any] = listing.data
-    lines = b"".join(b"%b\n" % user for user in users)
-    if not _is_utf8(lines):  # msgspec does not look into the text that it passes over
-        raise Unreadable("broken off or broken JSON")
-    try:
-        keys = _user_decoder.decode(b"[%b]" % b",".join(users))
-        safe = all(key.login == _NO_CREDENTIALS for key in keys)
-    except msgspec.ValidationError:
-        safe = False
-    one_login_each = lines.count(b'"login":') == len(users)  # of two, msgspec sees the last
-    one_line_each = lines.count(b"\n") == len(users) and b"\r" not in lines
-    if safe and one_login_each and one_line_each:
-        return Page(listing, [key.id for key in keys], lines)
-    return Page(listing, *_without_credentials(users))
+    return envelope.data
 
 
-def _is_utf8(text: bytes) -> bool:
-    """Whether bytes are UTF-8; by Arrow, which builds no text and lets other threads run."""
+def _page(listing: _Listing, lines: bytes, flat: Flat) -> Page:
     import pyarrow as pa
 
-    offsets = pa.py_buffer(array("i", [0, len(text)]))
-    try:
-        pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(text)]).validate(
-            full=True
-        )
-    except pa.ArrowInvalid:
-        return False
-    return True
+    names = zip(listing.__struct_fields__, listing.__struct_encode_fields__, strict=True)
+    declares = {sent: getattr(listing, name) for name, sent in names if name != "data"}
+    return Page(declares, pa.Codec("zstd").compress(lines, asbytes=True), flat)
 
 
-def _without_credentials(users: list[msgspec.Raw]) -> tuple[list[int], bytes]:
-    """The careful way: each user decoded whole, whatever its shape, and written anew."""
-    ids, lines = [], []
+def _without_credentials(users: list[msgspec.Raw]) -> bytes:
+    """JSON lines of users that do not all keep the contract, each value as it was sent."""
+    lines = []
     for place, raw in enumerate(users, 1):
         user = msgspec.json.decode(raw)
         number = user.get("id") if isinstance(user, dict) else None
         if type(number) is not int or not -(2**63) <= number < 2**63:
             raise Unreadable(f"user {place} of the page has no integer id")
+        as_sent: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         if "login" in user:
-            user["login"] = _stripped(user["login"])
-        ids.append(number)
-        lines.append(msgspec.json.encode(user) + b"\n")
-    return ids, b"".join(lines)
+            user["login"] = as_sent["login"] = _stripped(user["login"])
+        line = _encoder.encode(as_sent)
+        spread = b"\n" in line or b"\r" in line
+        lines.append(_encoder.encode(user) if spread else line)
+    return b"".join(b"%b\n" % line for line in lines)
 
 
 def _stripped(value: Any) -> Any:  # noqa: ANN401  # any JSON value
@@ -174,8 +159,7 @@ def plan_of(first: Page) -> Plan:
     Raises:
         Drift: page 1 contradicts itself.
     """
-    listing = first.listing
-    total, limit = listing.total_items, listing.limit
+    total, limit = first.declares["totalItems"], first.declares["limit"]
     if total is None or total < 0:
         raise Drift(1, "totalItems", "a count", total)
     if limit is None or limit < 1:
@@ -191,16 +175,33 @@ def check_page(page: Page, number: int, plan: Plan) -> None:
     Raises:
         Drift: a field, or the number of users, is not what the page's place calls for.
     """
-    listing, rows = page.listing, plan.rows_of(number)
-    for field, expected, got in (
-        ("page", number, listing.page),
-        ("limit", plan.page_size, listing.limit),
-        ("totalItems", plan.total, listing.total_items),
-        ("totalPages", plan.pages, listing.total_pages),
-        ("users in data", rows, len(page.ids)),
-        ("currentPageItems", rows, listing.current_page_items),
-        ("previousPage", number > 1, listing.previous_page),
-        ("nextPage", number < plan.pages, listing.next_page),
+    rows = plan.rows_of(number)
+    got = {**page.declares, "users in data": len(page.flat)}
+    for field, expected in (
+        ("page", number),
+        ("limit", plan.page_size),
+        ("totalItems", plan.total),
+        ("totalPages", plan.pages),
+        ("users in data", rows),
+        ("currentPageItems", rows),
+        ("previousPage", number > 1),
+        ("nextPage", number < plan.pages),
     ):
-        if expected != got:
-            raise Drift(number, field, expected, got)
+        if expected != got[field]:
+            raise Drift(number, field, expected, got[field])
+
+
+def main() -> None:
+    """Read pages from standard input, one after the other, until it ends; see readers.py."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends this one
+    while True:
+        try:
+            body = pickle.load(sys.stdin.buffer)  # noqa: S301  # written by `PageReaders.read`
+        except EOFError:
+            return
+        try:
+            answer: Page | Exception = read_page(body)
+        except (Refused, Unreadable) as error:
+            answer = error
+        pickle.dump(answer, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)
+        sys.stdout.buffer.flush()

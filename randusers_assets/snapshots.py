@@ -1,13 +1,15 @@
 """What flows between the assets: spools of one snapshot, read in bounded batches."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import dagster as dg
 import msgspec
 
-from randusers_assets.contract import COLUMNS, Broken, decode
-from randusers_assets.flattening import arrow_schema, flatten, instants
+from randusers_assets.contract import COLUMNS, Broken
+from randusers_assets.flattening import Flat, arrow_schema, instants, read_lines
 from randusers_assets.spool import Spool, disk_full_named, read_ahead
 
 if TYPE_CHECKING:
@@ -54,9 +56,10 @@ class FrameFacts(msgspec.Struct, frozen=True, kw_only=True):
 class RawUsers:
     """One JSON line per user as the API sent it, less credentials, in a zstd spool."""
 
-    def __init__(self, spool: Spool, facts: FetchFacts) -> None:
+    def __init__(self, spool: Spool, facts: FetchFacts, reading: "Reading | None" = None) -> None:
         self.spool = spool
         self.facts = facts
+        self._reading = reading
 
     def blocks(self) -> Iterator[bytes]:
         """Yield whole lines, about `BLOCK_BYTES` at a time."""
@@ -71,6 +74,14 @@ class RawUsers:
             rest = tail
         if rest:
             yield rest
+
+    @property
+    def reading(self) -> "Reading":
+        """What one pass over the lines found: the fetch's own, or made when first asked for."""
+        if self._reading is None:
+            flats = read_ahead(map(read_lines, self.blocks()))
+            self._reading = read_once(flats, lambda: (self.facts, self.spool.sha256))
+        return self._reading
 
 
 class UserFrames:
@@ -114,31 +125,48 @@ def _not_ours() -> dg.Failure:
     return dg.Failure("users.parquet was not written under this contract: rebuild users_df.")
 
 
-def lay_flat(raw: RawUsers) -> UserFrames:
-    """Decode a raw snapshot and lay it flat into Parquet, users that break the contract apart.
+@dataclass(frozen=True)
+class Reading:
+    """One pass over a raw snapshot: what its gates ask for, and its users laid flat.
 
-    Raises:
-        dagster.Failure: more than `MAX_BROKEN` users break the contract.
+    `repeated` is the first user whose id stood before: the place, from 0, and the id. Of the users
+    that break the contract all are counted, by path and problem, and the first `MAX_BROKEN` kept.
     """
+
+    rows: int
+    distinct_ids: int
+    repeated: tuple[int, int] | None
+    problems: Counter[str]
+    broken: list[Broken]
+    unknown: Counter[str]
+    frames: UserFrames
+
+
+def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]]) -> Reading:
+    """Write flat lines into Parquet as they come, and gather what does not fit.
+
+    `source` is asked at the end for the facts of the fetch and the digest of the raw snapshot.
+    """
+    import numpy as np
     import pyarrow.parquet as pq
 
     broken: list[Broken] = []
+    problems, unknown = Counter[str](), Counter[str]()
+    ids = [np.empty(0, dtype=np.int64)]
     rows = flat_rows = 0
 
     def batches() -> "Iterator[pa.RecordBatch]":
         nonlocal rows, flat_rows
-        for block in read_ahead(raw.blocks()):
-            users, failed = decode(block, rows + 1)
-            rows += len(users) + len(failed)
-            flat_rows += len(users)
-            broken.extend(failed)
-            if len(broken) > MAX_BROKEN:
-                raise dg.Failure(
-                    f"More than {MAX_BROKEN:,} users break the contract, the first of them"
-                    f" {broken[0].sentence()}: bring contract.py in line with {raw.facts.url}.",
-                    allow_retries=False,
-                )
-            yield flatten(users)
+        for flat in flats:
+            for one in flat.broken:
+                problems[f"{one.path}: {one.problem}"] += 1
+                if len(broken) < MAX_BROKEN:
+                    broken.append(msgspec.structs.replace(one, line=rows + one.line))
+            unknown.update(flat.unknown)
+            ids.append(flat.ids())
+            rows += len(flat)
+            flat_rows += flat.rows.num_rows
+            yield flat.rows
 
     spool = Spool()
     with (
@@ -146,17 +174,41 @@ def lay_flat(raw: RawUsers) -> UserFrames:
         spool.writer() as file,
         pq.ParquetWriter(file, arrow_schema(), compression="zstd", compression_level=1) as parquet,
     ):
-        for table in read_ahead(_in_batches(batches())):
+        for table in _in_batches(batches()):
             parquet.write_table(table, row_group_size=BATCH_ROWS)
+        fetch, raw_sha256 = source()
         facts = FrameFacts(
-            fetch=raw.facts,
-            raw_rows=rows,
-            raw_sha256=raw.spool.sha256,
-            flat_rows=flat_rows,
-            broken=broken,
+            fetch=fetch, raw_rows=rows, raw_sha256=raw_sha256, flat_rows=flat_rows, broken=broken
         )
         parquet.add_key_value_metadata({_FOOTER_KEY: msgspec.json.encode(facts).decode()})
-    return UserFrames(spool)
+    every = np.concatenate(ids)
+    order = np.argsort(every, kind="stable")
+    again = order[1:][every[order][1:] == every[order][:-1]]
+    return Reading(
+        rows,
+        every.size - again.size,
+        (int(again.min()), int(every[again.min()])) if again.size else None,
+        problems,
+        broken,
+        unknown,
+        UserFrames(spool),
+    )
+
+
+def lay_flat(raw: RawUsers) -> UserFrames:
+    """The users of a raw snapshot laid flat, those that break the contract apart.
+
+    Raises:
+        dagster.Failure: more than `MAX_BROKEN` users break the contract.
+    """
+    reading = raw.reading
+    if reading.problems.total() > MAX_BROKEN:
+        raise dg.Failure(
+            f"More than {MAX_BROKEN:,} users break the contract, the first of them"
+            f" {reading.broken[0].sentence()}: bring contract.py in line with {raw.facts.url}.",
+            allow_retries=False,
+        )
+    return reading.frames
 
 
 def _in_batches(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":

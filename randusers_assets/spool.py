@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import dagster as dg
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 T = TypeVar("T")
 
@@ -38,6 +38,7 @@ class Spool:
             )
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # the finalizer closes it
         self._closes = weakref.finalize(self, self._file.close)
+        self.digest = hashlib.sha256()
 
     @property
     def size(self) -> int:
@@ -46,15 +47,15 @@ class Spool:
 
     @property
     def sha256(self) -> str:
-        """The digest of the bytes, as hexadecimal digits."""
-        with self.reader() as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        """The digest of the bytes as they were written, whatever the disk made of them."""
+        return self.digest.hexdigest()
 
     def writer(self) -> io.BufferedWriter:
-        """A file that writes the spool anew; whoever gets it may close it."""
+        """A file that writes the spool anew, from its start to its end; close it when done."""
         os.ftruncate(self._file.fileno(), 0)
         os.lseek(self._file.fileno(), 0, os.SEEK_SET)
-        return io.BufferedWriter(io.FileIO(os.dup(self._file.fileno()), "w"), 1 << 20)
+        self.digest = hashlib.sha256()
+        return _Digested(self.digest, os.dup(self._file.fileno()))
 
     def reader(self) -> io.BufferedReader:
         """A file with a position of its own; whoever gets it may close it."""
@@ -63,6 +64,16 @@ class Spool:
     def read_at(self, position: int, length: int) -> bytes:
         """Up to `length` bytes from `position` on; fewer at the end."""
         return os.pread(self._file.fileno(), length, position)
+
+
+class _Digested(io.BufferedWriter):
+    def __init__(self, digest: "hashlib._Hash", descriptor: int) -> None:
+        super().__init__(io.FileIO(descriptor, "w"), 1 << 20)
+        self._digest = digest
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        self._digest.update(data)
+        return super().write(data)
 
 
 class _View(io.RawIOBase):

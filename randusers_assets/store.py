@@ -138,12 +138,10 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
         """
         chunks, stored = self.stream(path, advice)
         spool = Spool(expected_bytes=stored.size)
-        digest = hashlib.sha256()
         with disk_full_named(), spool.writer() as file:
             for chunk in chunks:
-                digest.update(chunk)
                 file.write(chunk)
-        if digest.hexdigest() != stored.sha256:
+        if spool.sha256 != stored.sha256:
             raise dg.Failure(
                 f"{self.uri(path)} is not as it was written (its SHA-256 differs): {advice}.",
                 allow_retries=False,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import dagster as dg
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -23,7 +22,6 @@ from randusers_assets.contract import (
     Offender,
     decode,
     mask,
-    table_schema,
     unknown_paths,
 )
 from randusers_assets.flattening import arrow_schema, flatten, instants
@@ -391,37 +389,6 @@ def test_instants_do_not_depend_on_their_neighbours(text: str) -> None:
     alone = instants(pa.array([text]))
     beside = instants(pa.array([text, "2023-02-30T00:00:00.000Z"]))
     assert beside[0] == alone[0] or (not beside[0].is_valid and not alone[0].is_valid)
-
-
-def test_table_schema_tells_the_contract() -> None:
-    """Dagster's schema has every column with its type, meaning, constraints and tag."""
-    schema = table_schema()
-    assert [column.name for column in schema.columns] == [column.name for column in COLUMNS]
-    shown = {column.name: column for column in schema.columns}
-    assert shown["id"] == dg.TableColumn(
-        "id",
-        "int64",
-        "The user, unique (`id`)",
-        dg.TableColumnConstraints(nullable=False, unique=True),
-        {},
-    )
-    assert shown["dob_date"] == dg.TableColumn(
-        "dob_date",
-        "timestamp",
-        "Birth, UTC, to the millisecond (`dob.date`)",
-        dg.TableColumnConstraints(nullable=False, unique=False),
-        {"personal": ""},
-    )
-    assert shown["location_postcode"] == dg.TableColumn(
-        "location_postcode",
-        "string",
-        "Postal code; leading zeros and spaces count (`location.postcode`)",
-        dg.TableColumnConstraints(nullable=True, unique=False),
-        {},
-    )
-    for column in COLUMNS:
-        assert shown[column.name].constraints.nullable is not column.required
-        assert ("personal" in shown[column.name].tags) is column.personal
 
 
 PERSONAL = [column for column in COLUMNS if column.personal]

@@ -215,6 +215,29 @@ def test_missing_asset_is_named_with_what_to_materialize(
     )
 
 
+def test_a_snapshot_that_this_process_stored_is_not_fetched_again(store: SnapshotStore) -> None:
+    """While S3 holds the very object that was stored, the next step gets what stored it."""
+    manager, raw = UsersIOManager(snapshot_store=store), raw_users_of(users(3))
+    manager.handle_output(
+        dg.build_output_context(asset_key="raw_users", partition_key=DAY, run_id="run-1"), raw
+    )
+
+    def loaded() -> object:
+        return manager.load_input(
+            dg.build_input_context(
+                asset_key=dg.AssetKey("raw_users"),
+                partition_key=DAY,
+                dagster_type=dg.PythonObjectDagsterType(RawUsers),
+            )
+        )
+
+    assert loaded() is raw
+    save_raw(store, DAY, raw_users_of(users(2)))
+    other = loaded()
+    assert isinstance(other, RawUsers)
+    assert other.reading.rows == 2
+
+
 def test_raw_users_without_their_facts_are_refused(store: SnapshotStore) -> None:
     """A raw object that another hand wrote has no declared count to be held against."""
     spool = raw_users_of(users(1)).spool
