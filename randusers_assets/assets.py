@@ -10,6 +10,7 @@ from randusers_assets.automation import daily, require_present
 from randusers_assets.catalog import lineage, raw_schema, table_schema
 from randusers_assets.changes import changes
 from randusers_assets.contract import CONTRACT_VERSION
+from randusers_assets.failures import final_on_the_last_try
 from randusers_assets.insights import insights, timed
 from randusers_assets.publishing import CODE_VERSION
 from randusers_assets.receipts import read_latest
@@ -17,8 +18,11 @@ from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.snapshots import RawUsers, UserFrames, lay_flat
 from randusers_assets.store import SnapshotStore
 
-# What the three have in common. Faults that outlast the retries within a step are tried again
-# later; a closed gate and a wrong setting are not.
+# Faults that outlast the retries within a step are tried again later; a closed gate and a wrong
+# setting are not.
+LATER = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+
+# What the three have in common.
 daily_asset = partial(
     dg.asset,
     group_name="randusers",
@@ -26,7 +30,7 @@ daily_asset = partial(
     io_manager_key="users_io_manager",
     owners=["team:data-engineering"],
     code_version=f"{CODE_VERSION}+contract.{CONTRACT_VERSION}",
-    retry_policy=dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL),
+    retry_policy=LATER,
 )
 
 
@@ -45,9 +49,10 @@ def raw_users(
 ) -> RawUsers:
     """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
     require_present(context.partition_key, datetime.now(UTC))
-    read_latest(snapshot_store)  # a wrong bucket or credential is told before a long fetch
-    with timed(context, "fetch"):
-        raw = random_users_api.snapshot(progress=tenths(context.log))
+    with final_on_the_last_try(context, LATER):
+        read_latest(snapshot_store)  # a wrong bucket or credential is told before a long fetch
+        with timed(context, "fetch"):
+            raw = random_users_api.snapshot(progress=tenths(context.log))
     context.add_output_metadata(fetch_metadata(raw.facts))
     return raw
 

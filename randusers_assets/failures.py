@@ -1,5 +1,7 @@
 """Why a run failed, from its own events."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -25,3 +27,18 @@ def sentence(cause: "SerializableErrorInfo") -> str:
     """The sentence of a `dagster.Failure`; the class and message of another error."""
     said = cause.message.strip()
     return said.partition(": ")[2] if cause.cls_name == dg.Failure.__name__ else said
+
+
+@contextmanager
+def final_on_the_last_try(
+    context: dg.AssetExecutionContext, policy: dg.RetryPolicy
+) -> Iterator[None]:
+    """Let a failure of a step's last try end the run itself, so that its page opens with it.
+
+    Dagster's own end of the tries is "Exceeded max_retries", above a stack, above the failure.
+    """
+    try:
+        yield
+    except dg.Failure as failure:
+        failure.allow_retries &= context.retry_number < policy.max_retries
+        raise

@@ -1,0 +1,38 @@
+"""A failure of the last try ends the run; one before it is tried again."""
+
+import dagster as dg
+import pytest
+
+from randusers_assets.failures import final_on_the_last_try, sentence
+
+POLICY = dg.RetryPolicy(max_retries=2)
+SAID = "The API is down: look at its status page."
+
+
+@dg.asset(retry_policy=POLICY)
+def fetched(context: dg.AssetExecutionContext) -> None:
+    """An asset whose every try fails."""
+    with final_on_the_last_try(context, POLICY):
+        raise dg.Failure(SAID)
+
+
+@dg.asset(retry_policy=POLICY)
+def refused(context: dg.AssetExecutionContext) -> None:
+    """An asset that no second try helps."""
+    with final_on_the_last_try(context, POLICY):
+        raise dg.Failure(SAID, allow_retries=False)
+
+
+@pytest.mark.parametrize(("asset", "tries"), [(fetched, 3), (refused, 1)])
+def test_failure_of_the_last_try_is_what_the_step_ends_in(
+    asset: dg.AssetsDefinition, tries: int
+) -> None:
+    """The step is tried as often as its policy allows, and ends in the failure, not around it."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([asset], instance=instance, raise_on_error=False)
+    (ended,) = (event for event in result.all_events if event.is_step_failure)
+    again = [event for event in result.all_events if event.is_step_up_for_retry]
+    error = ended.step_failure_data.error
+    assert error is not None
+    assert (len(again) + 1, error.cls_name, error.cause) == (tries, "Failure", None)
+    assert sentence(error) == SAID
