@@ -152,6 +152,7 @@ def ending_in_its_sentence(
         ),
     ],
 )
+@ending_in_its_sentence
 def raw_users_gates(
     raw_users: RawUsers, snapshot_gate: SnapshotGate
 ) -> Iterator[dg.AssetCheckResult]:

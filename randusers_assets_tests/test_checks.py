@@ -1,5 +1,6 @@
 """Each gate passes a good day and closes, or warns, on a bad one; no offender is shown in full."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator
@@ -40,8 +41,12 @@ Results = dict[str, dg.AssetCheckResult]
 
 def by_name(invoked: object) -> Results:
     """The evaluations of checks that were called directly, by the names of the checks."""
-    results = cast("Iterator[dg.AssetCheckResult]", invoked)
-    return {str(result.check_name): result for result in results}
+    evaluations = cast("Iterator[dg.AssetCheckResult]", invoked)
+    results: Results = {}
+    with contextlib.suppress(dg.Failure):  # a closed gate: the step's end, after every result
+        for result in evaluations:
+            results[str(result.check_name)] = result
+    return results
 
 
 def values_of(result: dg.AssetCheckResult) -> dict[str, Any]:
@@ -164,8 +169,7 @@ def test_raw_users_that_break_the_contract_close_the_gate() -> None:
     )
     assert values_of(result) == {
         "users": 2,
-        "share": 0.2,
-        "threshold": 0.0,
+        "share": "20 %; closed above 0 %",
         "offenders": [
             ("1", "location.postcode", "expected int or str, got array"),
             ("2", "name.first", "missing"),
@@ -261,8 +265,7 @@ def test_row_rule_closes_its_gate(
     )
     assert values_of(result) == {
         "users": 1,
-        "share": 0.1,
-        "threshold": 0.0,
+        "share": "10 %; closed above 0 %",
         "offenders": [("1", column, shown)],
     }
     assert_masked(results, *snapshot)
@@ -280,7 +283,7 @@ def test_row_rule_within_the_ratio_warns(
     assert result.description == (
         f"1 of 10 users break users_df_{rule}, user 1 first, in {column}; they are set aside."
     )
-    assert values_of(result)["threshold"] == 0.5
+    assert values_of(result)["share"] == "10 %; closed above 50 %"
     assert values_of(result)["offenders"] == [("1", column, shown)]
 
 
@@ -288,7 +291,7 @@ def test_only_the_first_offenders_are_named(store: SnapshotStore) -> None:
     """A flood of bad rows is counted whole and shown by its first five."""
     frames = frames_of([user(n, email=f"{n}@nowhere") for n in range(1, 11)])
     values = values_of(df_gates(store, frames)["users_df_emails_are_valid"])
-    assert (values["users"], values["share"]) == (10, 1.0)
+    assert (values["users"], values["share"]) == (10, "100 %; closed above 0 %")
     assert values["offenders"] == [(str(n), "email", f"{n}•••") for n in range(1, 6)]
 
 
@@ -339,6 +342,33 @@ def test_history_gate_lets_an_accepted_change_pass(store: SnapshotStore) -> None
     again = df_gates(store, frames_of(users(7)), date=DAY_AFTER)[name]
     assert (again.passed, values_of(again)["accepted"]) == (True, "a tenant left")
     assert not df_gates(store, frames_of(users(6)), date=DAY_AFTER)[name].passed
+
+
+def test_step_with_closed_gates_ends_in_their_sentences() -> None:
+    """After its last result the step fails, with each closed gate's name and what it said."""
+    invoked = cast(
+        "Iterator[dg.AssetCheckResult]",
+        checks.raw_users_gates(raw_users_of(users(10, dob_age="four"), 11), STRICT),
+    )
+    seen = [next(invoked) for _ in checks.raw_users_gates.check_specs]
+    with pytest.raises(dg.Failure) as raised:
+        next(invoked)
+    assert [result.passed for result in seen] == [False, False, True]
+    assert raised.value.description == (
+        "Closed by raw_users_is_complete, raw_users_keeps_the_contract:"
+        f" {seen[0].description} {seen[1].description}"
+    )
+    assert raised.value.allow_retries is False
+
+
+def test_step_with_a_warning_ends_well() -> None:
+    """A failed check that closes nothing does not fail its step."""
+    first = user(1)
+    first["badge"] = "blue"
+    invoked = cast(
+        "Iterator[dg.AssetCheckResult]", checks.raw_users_gates(raw_users_of([first]), STRICT)
+    )
+    assert [result.passed for result in invoked] == [True, True, False]
 
 
 def test_formulas_warn(store: SnapshotStore) -> None:
