@@ -36,7 +36,7 @@ daily_asset = partial(
 
 @daily_asset(
     kinds={"python", "json", "s3"},
-    tags={"stage": "raw"},
+    tags={"stage": "raw", "dagster/storage_kind": "s3"},
     metadata={
         "dagster/column_schema": raw_schema(),
         "api": dg.MetadataValue.url("https://api.freeapi.app"),
@@ -59,7 +59,7 @@ def raw_users(
 
 @daily_asset(
     kinds={"python", "pandas", "parquet", "s3"},
-    tags={"stage": "flat"},
+    tags={"stage": "flat", "dagster/storage_kind": "s3"},
     metadata={"dagster/column_schema": table_schema()},
 )
 def users_df(
@@ -80,7 +80,7 @@ def users_df(
 
 @daily_asset(
     kinds={"python", "csv", "s3"},
-    tags={"stage": "published"},
+    tags={"stage": "published", "dagster/storage_kind": "s3"},
     metadata={"dagster/column_schema": table_schema()},
     freshness_policy=dg.FreshnessPolicy.time_window(
         warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)

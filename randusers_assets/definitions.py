@@ -12,8 +12,9 @@ from randusers_assets.checks import (
     users_csv_gates,
     users_df_gates,
 )
-from randusers_assets.io_managers import UsersIOManager
+from randusers_assets.io_managers import UsersIOManager, frames_path, raw_path
 from randusers_assets.previews import with_code_references
+from randusers_assets.receipts import csv_path
 from randusers_assets.resources import RandomUsersApi
 from randusers_assets.settings import setting
 from randusers_assets.store import SnapshotStore
@@ -31,8 +32,17 @@ random_users_api = RandomUsersApi(
     concurrency=int(setting("RANDUSERS_CONCURRENCY")),
 )
 
+
+def located(asset: dg.AssetsDefinition) -> dg.AssetsDefinition:
+    """The asset, its page telling where each day's object is; without a bucket it is nowhere."""
+    path = {"raw_users": raw_path, "users_df": frames_path, "users_csv": csv_path}
+    uri = snapshot_store.uri(path[asset.key.to_user_string()]("YYYY-MM-DD"))
+    known = {"dagster/uri": uri} if snapshot_store.bucket else {}
+    return asset.map_asset_specs(lambda spec: spec.merge_attributes(metadata=known))
+
+
 defs = dg.Definitions(
-    assets=with_code_references([raw_users, users_df, users_csv]),
+    assets=[located(asset) for asset in with_code_references([raw_users, users_df, users_csv])],
     asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],
