@@ -43,8 +43,10 @@ users_snapshot_job = dg.define_asset_job(
     job=users_snapshot_job,
     cron_schedule=setting("RANDUSERS_CRON"),
     execution_timezone="UTC",
+    # A fetch from a wrong bucket or API is for a person to start, not for the first load.
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Requests the snapshot of the current UTC day; the API keeps no other.",
+    description="Requests the snapshot of the current UTC day; the API keeps no other."
+    " Off until it is turned on here.",
 )
 def users_snapshot_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Request the partition of the day that the tick is in."""
