@@ -99,7 +99,7 @@ def served(home: Path, arguments: Callable[[int], Sequence[str]]) -> Iterator[st
         ) as process,
     ):
         try:
-            _wait(START_SECONDS, lambda: process.poll() is not None or _loaded(url))
+            wait(START_SECONDS, lambda: process.poll() is not None or _loaded(url))
             if process.poll() is not None:
                 raise RuntimeError(f"the UI ended: {log_path.read_text()[-2000:]}")
             yield url
@@ -129,6 +129,8 @@ def environment(home: Path) -> dict[str, str]:
         "DAGSTER_HOME": str(home),
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RANDUSERS_START_DATE": today(),
+        # How often Dagster's daemon looks at freshness policies; 30 by default.
+        "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
     }
 
 
@@ -149,7 +151,7 @@ def run_today(url: str) -> None:
         "jobName": "users_snapshot_job",
     }
     tags = [{"key": "dagster/partition", "value": today()}]
-    launched = _query(
+    launched = graphql(
         url,
         LAUNCH,
         run={
@@ -164,14 +166,15 @@ def run_today(url: str) -> None:
     run_id = str(launched["run"]["runId"])
 
     def status() -> str:
-        return str(_query(url, STATUS, id=run_id)["runOrError"]["status"])
+        return str(graphql(url, STATUS, id=run_id)["runOrError"]["status"])
 
-    _wait(RUN_SECONDS, lambda: status() in ("SUCCESS", "FAILURE"))
+    wait(RUN_SECONDS, lambda: status() in ("SUCCESS", "FAILURE"))
     if status() != "SUCCESS":
         raise RuntimeError(f"run {run_id} failed")
 
 
-def _query(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  # JSON
+def graphql(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  # JSON
+    """The data that the UI's server answers to a query."""
     answer = requests.post(
         f"{url}/graphql", json={"query": query, "variables": variables}, timeout=30
     )
@@ -181,7 +184,7 @@ def _query(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  #
 
 def _loaded(url: str) -> bool:
     try:
-        entries = _query(url, LOCATION)["workspaceOrError"]["locationEntries"]
+        entries = graphql(url, LOCATION)["workspaceOrError"]["locationEntries"]
     except (requests.ConnectionError, requests.Timeout):
         return False
     failed = [e["locationOrLoadError"] for e in entries if e["loadStatus"] == "LOADED"]
@@ -191,7 +194,12 @@ def _loaded(url: str) -> bool:
     return bool(entries) and all(e["loadStatus"] == "LOADED" for e in entries)
 
 
-def _wait(seconds: float, fact: Callable[[], bool]) -> None:
+def wait(seconds: float, fact: Callable[[], bool]) -> None:
+    """Wait until something is so.
+
+    Raises:
+        TimeoutError: it was not, for so many seconds.
+    """
     deadline = time.monotonic() + seconds
     while not fact():
         if time.monotonic() > deadline:
