@@ -81,6 +81,25 @@ def test_definitions_show_the_contract_as_column_schema(asset: str) -> None:
     assert [column.name for column in schema.columns] == [column.name for column in COLUMNS]
 
 
+@pytest.mark.parametrize(
+    ("bucket", "told"),
+    [
+        ("lake", "['s3://lake/people/users_csv/dt=YYYY-MM-DD/users.csv']\n"),
+        ("", "[]\n"),
+    ],
+)
+def test_definitions_tell_where_an_asset_is_once_there_is_a_bucket(bucket: str, told: str) -> None:
+    """The address that the asset's page shows is the store's; without a bucket there is none."""
+    done = _python(
+        "import os\n"
+        f"os.environ.update(RANDUSERS_BUCKET={bucket!r}, RANDUSERS_PREFIX='people')\n"
+        "from randusers_assets.definitions import defs\n"
+        "(spec,) = (s for s in defs.resolve_all_asset_specs() if s.key.path == ['users_csv'])\n"
+        "print([value for name, value in spec.metadata.items() if name == 'dagster/uri'])\n"
+    )
+    assert (done.stdout, done.stderr) == (told, "")
+
+
 def test_definitions_describe_own_and_tag_every_asset() -> None:
     """Each asset has a description that states its grain, owners, kinds and a code version."""
     graph = defs.resolve_asset_graph()
