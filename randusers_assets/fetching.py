@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -83,6 +84,7 @@ class Fetch:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.tries, self.retries, self.waited, self.bytes = 0, 0, 0.0, 0
         self.read: Callable[[bytes], Page] = read_page
+        self.readers = 0
         self.remaining: float | None = None
         self.window_ends = self.next_slot = 0.0
 
@@ -128,7 +130,7 @@ class Fetch:
         with (
             disk_full_named(),
             spool.writer() as file,
-            self.readers(plan),
+            self.reading(plan),
             contextlib.closing(self.pages(first, plan)) as pages,
         ):
 
@@ -148,17 +150,17 @@ class Fetch:
         return RawUsers(spool, self.facts(plan), reading)
 
     @contextlib.contextmanager
-    def readers(self, plan: Plan) -> Iterator[None]:
+    def reading(self, plan: Plan) -> Iterator[None]:
         """Read pages in processes of their own where there are many."""
         if plan.pages < READERS_FROM_PAGES:
             yield
             return
-        with PageReaders() as readers:
-            self.read = readers.read
+        with PageReaders(at_most=self.concurrency) as readers:
+            self.read, self.readers = readers.read, len(readers.processes)
             try:
                 yield
             finally:
-                self.read = read_page
+                self.read, self.readers = read_page, 0
 
     def facts(self, plan: Plan) -> FetchFacts:
         """How the fetch went so far."""
@@ -175,55 +177,74 @@ class Fetch:
         )
 
     def pages(self, first: Page, plan: Plan) -> Generator[Page, None, None]:
-        """Yield the plan's pages in order, `concurrency` of them in flight."""
+        """Yield the plan's pages in order, `concurrency` of them in flight, as many landed."""
         yield first
-        flying: deque[Future[Page]] = deque()
-        threads = ThreadPoolExecutor(self.concurrency, thread_name_prefix="page")
+        ahead: deque[Future[Page]] = deque()
+        flights = ThreadPoolExecutor(self.concurrency, thread_name_prefix="flight")
+        # One more than there are processes to read, so that none waits for its next page.
+        readings = ThreadPoolExecutor(self.readers + 1, thread_name_prefix="reading")
         try:
             for number in range(2, plan.pages + 1):
-                flying.append(threads.submit(self.page, number, plan.page_size))
-                if len(flying) >= self.concurrency:
-                    yield flying.popleft().result()
-            while flying:
-                yield flying.popleft().result()
+                landed = flights.submit(self.body, number, plan.page_size)
+                ahead.append(readings.submit(self.page, number, plan.page_size, landed))
+                if len(ahead) >= 2 * self.concurrency:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
         finally:
             self.stopped.set()  # ends the waits of pages that nobody will read
-            threads.shutdown(cancel_futures=True)
+            readings.shutdown(wait=False, cancel_futures=True)
+            flights.shutdown(cancel_futures=True)
+            readings.shutdown()
             self.stopped.clear()
 
-    def page(self, number: int, limit: int) -> Page:
-        """Read one page, trying again on passing faults.
+    def page(self, number: int, limit: int, landed: Future[bytes] | None = None) -> Page:
+        """Read one page, the body that landed or else a new one; again if it is not a page.
 
         Raises:
-            dagster.Failure: the API refused, or the faults did not pass.
+            dagster.Failure: as `body`; or the API refused, or sent something else every time.
         """
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(PAGE_TRIES),
-            wait=self.wait,
-            retry=tenacity.retry_if_exception_type((Fault, Unreadable)),
-            sleep=self.sleep,
-            before_sleep=self.count_retry,
-            reraise=True,
-        )
+        bodies = iter([landed.result] if landed else [])
+        again = partial(self.body, number, limit)
         where = f"{shown(self.url)}?page={number}&limit={limit}"
         try:
-            return retrying(lambda: self.read(self.get(number, limit)))
+            return self.retrying(Unreadable)(lambda: self.read(next(bodies, again)()))
         except Refused as refusal:
             raise dg.Failure(
                 f"{where} answered success: false ({str(refusal)[:200]!r}):"
                 " check RANDUSERS_API_URL and the API's status.",
                 allow_retries=False,
             ) from refusal
-        except Fault as fault:
-            raise dg.Failure(
-                f"{where}: {fault}, {PAGE_TRIES} times:"
-                " check RANDUSERS_API_URL and that the API is up."
-            ) from fault
         except Unreadable as unreadable:
             raise dg.Failure(
                 f"{where} answered with something else than users, {PAGE_TRIES} times:"
                 f" {unreadable}; check RANDUSERS_API_URL."
             ) from unreadable
+
+    def body(self, number: int, limit: int) -> bytes:
+        """The body of one page, tried again on passing faults.
+
+        Raises:
+            dagster.Failure: a fault that did not pass, a client error, or the deadline.
+        """
+        try:
+            return self.retrying(Fault)(self.get, number, limit)
+        except Fault as fault:
+            raise dg.Failure(
+                f"{shown(self.url)}?page={number}&limit={limit}: {fault}, {PAGE_TRIES} times:"
+                " check RANDUSERS_API_URL and that the API is up."
+            ) from fault
+
+    def retrying(self, passing: type[Exception]) -> tenacity.Retrying:
+        """What tries again on an error that may pass, a bounded number of times."""
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(PAGE_TRIES),
+            wait=self.wait,
+            retry=tenacity.retry_if_exception_type(passing),
+            sleep=self.sleep,
+            before_sleep=self.count_retry,
+            reraise=True,
+        )
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         """What the server asked for, or else exponential backoff; with jitter."""
@@ -286,7 +307,7 @@ class Fetch:
             with self.session.get(self.url, params=query, timeout=timeout, stream=True) as response:
                 self.note_limits(response)
                 self.refuse(response, f"{shown(self.url)}?page={number}&limit={limit}")
-                return self.body(response)
+                return self.whole_body(response)
         # None is raised from the error: its own text may hold the URL's password or query.
         except requests.ConnectTimeout:
             raise Fault(f"no connection within {timeout[0]:.3g} s") from None
@@ -301,7 +322,7 @@ class Fetch:
                 allow_retries=False,
             ) from None
 
-    def body(self, response: "requests.Response") -> bytes:
+    def whole_body(self, response: "requests.Response") -> bytes:
         """The whole body, decoded; the deadline is looked at between its chunks."""
         chunks = []
         while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):

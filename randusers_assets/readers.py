@@ -15,9 +15,9 @@ from randusers_assets.pages import Page
 
 
 class PageReaders:
-    """As many processes as there are processors; each ends with this one, also after `kill -9`."""
+    """A process a processor, `at_most` so many; each ends with this one, also after `kill -9`."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_most: int) -> None:
         # What this process can import, they can.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         self.processes = [
@@ -27,7 +27,7 @@ class PageReaders:
                 stdout=subprocess.PIPE,
                 env=environment,
             )
-            for _ in range(os.cpu_count() or 1)
+            for _ in range(min(at_most, os.cpu_count() or 1))
         ]
         self._idle = queue.SimpleQueue[subprocess.Popen[bytes]]()
         for process in self.processes:
@@ -61,10 +61,8 @@ class PageReaders:
             pickle.dump(body, process.stdin, pickle.HIGHEST_PROTOCOL)
             process.stdin.flush()
             answer = pickle.load(process.stdout)  # noqa: S301  # written by `pages.main`
-        except BaseException as error:
-            process.kill()  # what is left in its pipes is of no use to the next page
-            if not isinstance(error, EOFError | OSError):
-                raise
+        except (EOFError, OSError, pickle.UnpicklingError) as error:
+            process.kill()
             raise dg.Failure(
                 f"A process that reads pages ended (status {process.wait()}): see this run's"
                 " standard error, and whether the machine ran out of memory; then run again."
