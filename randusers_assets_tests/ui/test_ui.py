@@ -49,9 +49,9 @@ LINEAGE = """{ assetNodes(assetKeys: [{path: ["users_df"]}, {path: ["users_csv"]
 expect.set_options(timeout=PAGE_MILLISECONDS)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chrome() -> Iterator[BrowserContext]:
-    """The browser."""
+    """The browser; closed with this module, as its event loop is in the way of Dagster's retries."""
     executable = chromium()
     if executable is None:
         pytest.skip("no Chromium: install chromium (or google-chrome) to run the UI tests")
@@ -67,7 +67,7 @@ def page(chrome: BrowserContext) -> Iterator[Page]:
     opened.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def snapshot(
     chrome: BrowserContext,  # noqa: ARG001  # without a browser there is nothing to serve for
     tmp_path_factory: pytest.TempPathFactory,
@@ -77,7 +77,7 @@ def snapshot(
         yield url
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def closed_gate(
     chrome: BrowserContext,  # noqa: ARG001  # as above
     tmp_path_factory: pytest.TempPathFactory,
