@@ -51,7 +51,7 @@ expect.set_options(timeout=PAGE_MILLISECONDS)
 
 @pytest.fixture(scope="module")
 def chrome() -> Iterator[BrowserContext]:
-    """The browser; closed with this module, as its event loop is in the way of Dagster's retries."""
+    """The browser; closed with its tests, as its event loop is in the way of Dagster's retries."""
     executable = chromium()
     if executable is None:
         pytest.skip("no Chromium: install chromium (or google-chrome) to run the UI tests")
