@@ -28,7 +28,15 @@ def table_schema() -> dg.TableSchema:
 def raw_schema() -> dg.TableSchema:
     """The JSON paths of a raw user that the contract knows."""
     return dg.TableSchema(
-        columns=[dg.TableColumn(c.path, c.type, description=c.meaning) for c in COLUMNS]
+        columns=[
+            dg.TableColumn(
+                column.path,
+                type={"integer": "int", "code": "int or string"}.get(column.type, "string"),
+                description=column.meaning,
+                tags={"personal": ""} if column.personal else {},
+            )
+            for column in COLUMNS
+        ]
     )
 
 

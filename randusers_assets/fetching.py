@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
@@ -40,7 +41,7 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 CHUNK_BYTES = 1 << 18
 PAGE_TRIES, SNAPSHOT_TRIES = 5, 3
-# As many pages take as long to read as the processes take to start.
+# Fewer pages are read before processes that read have started.
 READERS_FROM_PAGES = 50
 
 
@@ -130,7 +131,7 @@ class Fetch:
         with (
             disk_full_named(),
             spool.writer() as file,
-            self.reading(plan),
+            self.with_readers(plan),
             contextlib.closing(self.pages(first, plan)) as pages,
         ):
 
@@ -150,7 +151,7 @@ class Fetch:
         return RawUsers(spool, self.facts(plan), reading)
 
     @contextlib.contextmanager
-    def reading(self, plan: Plan) -> Iterator[None]:
+    def with_readers(self, plan: Plan) -> Iterator[None]:
         """Read pages in processes of their own where there are many."""
         if plan.pages < READERS_FROM_PAGES:
             yield
@@ -185,8 +186,9 @@ class Fetch:
         readings = ThreadPoolExecutor(self.readers + 1, thread_name_prefix="reading")
         try:
             for number in range(2, plan.pages + 1):
-                landed = flights.submit(self.body, number, plan.page_size)
-                ahead.append(readings.submit(self.page, number, plan.page_size, landed))
+                flight = partial(flights.submit, self.body, number, plan.page_size)
+                bodies = (landed.result() for landed in chain([flight()], iter(flight, None)))
+                ahead.append(readings.submit(self.page, number, plan.page_size, bodies))
                 if len(ahead) >= 2 * self.concurrency:
                     yield ahead.popleft().result()
             while ahead:
@@ -198,17 +200,16 @@ class Fetch:
             readings.shutdown()
             self.stopped.clear()
 
-    def page(self, number: int, limit: int, landed: Future[bytes] | None = None) -> Page:
-        """Read one page, the body that landed or else a new one; again if it is not a page.
+    def page(self, number: int, limit: int, bodies: Iterator[bytes] | None = None) -> Page:
+        """Read one page from its body, or from the next of its bodies if that is not a page.
 
         Raises:
             dagster.Failure: as `body`; or the API refused, or sent something else every time.
         """
-        bodies = iter([landed.result] if landed else [])
-        again = partial(self.body, number, limit)
+        bodies = bodies or starmap(self.body, repeat((number, limit)))
         where = f"{shown(self.url)}?page={number}&limit={limit}"
         try:
-            return self.retrying(Unreadable)(lambda: self.read(next(bodies, again)()))
+            return self.retrying(Unreadable)(lambda: self.read(next(bodies)))
         except Refused as refusal:
             raise dg.Failure(
                 f"{where} answered success: false ({str(refusal)[:200]!r}):"

@@ -38,9 +38,16 @@ def test_table_schema_tells_the_contract() -> None:
 
 
 def test_raw_schema_names_every_path_of_the_contract() -> None:
-    """Raw users have paths, the flat columns' own sources, with their meanings."""
-    shown = {column.name: (column.type, column.description) for column in raw_schema().columns}
-    assert shown == {column.path: (column.type, column.meaning) for column in COLUMNS}
+    """Raw users have paths, with the types that JSON may have there, their meanings and tags."""
+    shown = {column.name: column for column in raw_schema().columns}
+    assert list(shown) == [column.path for column in COLUMNS]
+    assert shown["id"] == dg.TableColumn("id", "int", "The user, unique")
+    assert shown["location.postcode"] == dg.TableColumn(
+        "location.postcode", "int or string", "Postal code; leading zeros and spaces count"
+    )
+    assert shown["dob.date"] == dg.TableColumn(
+        "dob.date", "string", "Birth, UTC, to the millisecond", tags={"personal": ""}
+    )
 
 
 def test_lineage_gives_each_column_its_one_source() -> None:

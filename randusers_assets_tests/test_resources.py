@@ -21,7 +21,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from randusers_assets import fetching
-from randusers_assets.fetching import PAGE_TRIES, SNAPSHOT_TRIES, Fetch, shown
+from randusers_assets.fetching import (
+    PAGE_TRIES,
+    READERS_FROM_PAGES,
+    SNAPSHOT_TRIES,
+    Fetch,
+    shown,
+)
+from randusers_assets.pages import Page
+from randusers_assets.readers import PageReaders
 from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.sandbox import paging
 from randusers_assets.sandbox.api import Answer, ApiSimulator, UserSpool, generated_users
@@ -210,6 +218,34 @@ def test_snapshot_has_that_many_pages_in_flight_and_no_more(users: UserSpool) ->
         raw = client(api, page_size=1, concurrency=3).snapshot()
     assert most == 3
     assert ids_of(raw) == list(range(1, 11))
+
+
+def test_snapshot_of_many_pages_is_read_in_processes(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They give what this process gives of fewer pages; what is no page is asked for again."""
+    many, read = generated_users(READERS_FROM_PAGES, tmp_path), []
+
+    class Noted(PageReaders):
+        def read(self, body: bytes) -> Page:
+            read.append(len(body))
+            return super().read(body)
+
+    monkeypatch.setattr(fetching, "PageReaders", Noted)
+
+    def garbled_once(page: int, answer: Answer) -> Answer:
+        return Answer(200, b"<html>", {}) if page == 7 and api.asked[7] == 1 else answer
+
+    with Bent(many, garbled_once) as api:
+        apart = client(api, page_size=1).snapshot()
+    assert len(read) == READERS_FROM_PAGES  # page 1 is read before it is known how many there are
+    assert (api.asked[7], apart.facts.retries, len(waits)) == (2, 1, 1)
+    read.clear()
+    with Bent(many, honest) as api:
+        here = client(api, page_size=2).snapshot()
+    assert not read
+    assert b"".join(apart.blocks()) == b"".join(here.blocks())
+    assert apart.reading.frames.to_pandas().equals(here.reading.frames.to_pandas())
 
 
 def test_snapshot_one_page_at_a_time_is_sequential(users: UserSpool) -> None:
