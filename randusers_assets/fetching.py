@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 CHUNK_BYTES = 1 << 18
 PAGE_TRIES, SNAPSHOT_TRIES = 5, 3
+# What raw, flat and CSV take on the disk together, to raw alone: 4.9, rounded up.
+SPOOLS_TO_RAW = 5
 # Fewer pages are read before processes that read have started.
 READERS_FROM_PAGES = 50
 
@@ -127,7 +129,7 @@ class Fetch:
                 " check RANDUSERS_API_URL.",
                 allow_retries=False,
             )
-        spool = Spool(expected_bytes=len(first.pressed) * plan.pages)
+        spool = Spool(expected_bytes=SPOOLS_TO_RAW * len(first.pressed) * plan.pages)
         with (
             disk_full_named(),
             spool.writer() as file,

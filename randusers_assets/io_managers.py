@@ -21,8 +21,8 @@ class UsersIOManager(dg.ConfigurableIOManager):
 
     snapshot_store: dg.ResourceDependency[SnapshotStore]
 
-    # What this process stored, by path, with the ETag that S3 gave it.
-    _kept: dict[str, tuple[str, RawUsers | UserFrames]] = PrivateAttr(default_factory=dict)
+    # What this process stored last, which is what the next steps ask for: path, ETag, value.
+    _last: tuple[str, str, Any] = PrivateAttr(("", "", None))
 
     def handle_output(
         self, context: dg.OutputContext, obj: RawUsers | UserFrames | AuditedCsv
@@ -47,7 +47,7 @@ class UsersIOManager(dg.ConfigurableIOManager):
             case AuditedCsv():
                 publication = publish(self.snapshot_store, date, obj, context.run_id)
                 return publication_metadata(publication)
-        self._kept[path] = (stored.etag, obj)
+        self._last = (path, stored.etag, obj)
         return object_metadata(self.snapshot_store.uri(path), rows, stored)
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  # the annotation decides
@@ -66,10 +66,10 @@ class UsersIOManager(dg.ConfigurableIOManager):
                 return load_csv(self.snapshot_store, date)
 
     def _unchanged(self, path: str) -> Any:  # noqa: ANN401  # what was stored there
-        """What this process stored at a path, as long as S3 still holds that very object."""
-        etag, kept = self._kept.get(path, ("", None))
-        now = self.snapshot_store.head(path) if kept else None
-        return kept if now and now.etag == etag else None
+        """What this process stored at a path last, as long as S3 still holds that very object."""
+        stored_at, etag, value = self._last
+        now = self.snapshot_store.head(path) if stored_at == path else None
+        return value if now and now.etag == etag else None
 
 
 def raw_path(date: str) -> str:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from randusers_assets.flattening import Numbers
+
 # About 500 users: object-building parsers slow down on larger units.
 BLOCK_BYTES = 1 << 18
 
@@ -182,17 +184,22 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
         )
         parquet.add_key_value_metadata({_FOOTER_KEY: msgspec.json.encode(facts).decode()})
     every = np.concatenate(ids)
-    order = np.argsort(every, kind="stable")
-    again = order[1:][every[order][1:] == every[order][:-1]]
+    again = _again(every)
+    repeated = (int(again.min()), int(every[again.min()])) if again.size else None
     return Reading(
-        rows,
-        every.size - again.size,
-        (int(again.min()), int(every[again.min()])) if again.size else None,
-        problems,
-        broken,
-        unknown,
-        UserFrames(spool),
+        rows, every.size - again.size, repeated, problems, broken, unknown, UserFrames(spool)
     )
+
+
+def _again(ids: "Numbers") -> "Numbers":
+    """The places of the ids that stood before."""
+    import numpy as np
+
+    ordered = np.sort(ids)
+    if not (ordered[1:] == ordered[:-1]).any():  # as ever; places would take twice the memory
+        return np.empty(0, dtype=np.int64)
+    places: Numbers = np.argsort(ids, kind="stable")[1:]
+    return places[ordered[1:] == ordered[:-1]]
 
 
 def lay_flat(raw: RawUsers) -> UserFrames:

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import socket
+import tempfile
 import threading
 import time
 import traceback
@@ -25,10 +26,11 @@ from randusers_assets.fetching import (
     PAGE_TRIES,
     READERS_FROM_PAGES,
     SNAPSHOT_TRIES,
+    SPOOLS_TO_RAW,
     Fetch,
     shown,
 )
-from randusers_assets.pages import Page
+from randusers_assets.pages import Page, read_page
 from randusers_assets.readers import PageReaders
 from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.sandbox import paging
@@ -280,6 +282,28 @@ def test_tenths_logs_ten_lines_at_most(
             progress(page, pages)
     assert len(caplog.messages) == lines
     assert caplog.messages[-1] == f"Fetched page {pages} of {pages}."
+
+
+def test_snapshot_that_the_disk_cannot_hold_is_not_begun(users: UserSpool) -> None:
+    """From page 1 on it is known what raw, flat and CSV will take, and the directory is named."""
+    pressed: list[int] = []
+
+    def vast(_page: int, answer: Answer) -> Answer:
+        declared = {"totalItems": 2 * 10**12, "totalPages": 10**12}
+        answer = edited(answer, lambda data: data.update(declared))
+        pressed.append(len(read_page(answer.body).pressed))
+        return answer
+
+    with Bent(users, vast) as api:
+        sentence = sentence_of(client(api))
+    said = re.fullmatch(
+        re.escape(tempfile.gettempdir()) + r": the spool needs (\S+) bytes and \S+ are free:"
+        r" make room, or point TMPDIR to a larger disk\.",
+        sentence,
+    )
+    assert said
+    assert said[1] == f"{SPOOLS_TO_RAW * pressed[0] * 10**12:,}"
+    assert api.asked == {1: 1}
 
 
 def test_snapshot_of_zero_users_fails(users: UserSpool) -> None:
