@@ -198,8 +198,9 @@ def _again(ids: "Numbers") -> "Numbers":
     ordered = np.sort(ids)
     if not (ordered[1:] == ordered[:-1]).any():  # as ever; places would take twice the memory
         return np.empty(0, dtype=np.int64)
-    places: Numbers = np.argsort(ids, kind="stable")[1:]
-    return places[ordered[1:] == ordered[:-1]]
+    order = np.argsort(ids, kind="stable")
+    places: Numbers = order[1:][ordered[1:] == ordered[:-1]]
+    return places
 
 
 def lay_flat(raw: RawUsers) -> UserFrames:
