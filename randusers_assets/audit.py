@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    Octets = np.ndarray[tuple[int], np.dtype[np.uint8]]
     RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
     Rule = Callable[[Column, pa.Array], RowNumbers]
 
@@ -76,17 +77,25 @@ def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
     import numpy as np
     import pyarrow.compute as pc
 
-    start, end = (values.offset, values.offset + len(values))
-    offsets = np.frombuffer(values.buffers()[1], dtype=np.int32)
-    text = values.buffers()[2]
-    if text is None:
-        return np.empty(0, dtype=np.int64)
-    octets = np.frombuffer(text, dtype=np.uint8)[offsets[start] : offsets[end]]
-    # The UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2: one
-    # pass over the bytes spares nearly all columns the regular expression.
+    octets, _ = _octets(values)
+    none = np.empty(0, dtype=np.int64)
+    # Two quick passes spare nearly all columns the regular expression, and the next two the rest:
+    # the UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2.
+    if not octets.size or (octets.min() >= 0x20 and octets.max() < 0x7F):
+        return none
     if not ((octets < 0x20) | (octets == 0x7F) | (octets == 0xC2) | (octets == 0xE2)).any():
-        return np.empty(0, dtype=np.int64)
+        return none
     return _where(pc.match_substring_regex(values, CONTROL))
+
+
+def _octets(values: "pa.Array") -> "tuple[Octets, RowNumbers]":
+    """The bytes of a text column, and where in them each text starts, and the last one ends."""
+    import numpy as np
+
+    _, places, text = values.buffers()
+    offsets = np.frombuffer(places, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
+    whole = np.frombuffer(text or b"", dtype=np.uint8)
+    return whole[offsets[0] : offsets[-1]], offsets - offsets[0]
 
 
 def _not_an_instant(_column: Column, values: "pa.Array") -> "RowNumbers":
@@ -254,23 +263,36 @@ def _repeated(
 # What a spreadsheet runs when it opens a cell as a formula (OWASP: "CSV Injection"), except for
 # signed numbers, times and phone numbers, which it only reads.
 FORMULA = r"^(?:[=@]|[+-].*[^0-9 .:()+-])"
+_FORMULA_STARTS = b"=@+-"
 
 
 def formulas(batch: "pa.RecordBatch", finding: Finding) -> None:
     """Count, in `finding.users`, the cells of a batch that start a formula."""
-    import pyarrow.compute as pc
-
     for column in COLUMNS:
         if column.type == "integer":
             continue
         values = batch.column(column.name)
-        for row in _where(pc.match_substring_regex(values, FORMULA)).tolist():
+        for row in _formula_rows(values).tolist():
             finding.users += 1
             if len(finding.examples) < EXAMPLES:
                 shown = mask(column, values[row].as_py())
                 finding.examples.append(
                     Offender(batch.column("id")[row].as_py(), column.name, shown)
                 )
+
+
+def _formula_rows(values: "pa.Array") -> "RowNumbers":
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    octets, offsets = _octets(values)
+    filled = np.flatnonzero(np.diff(offsets))
+    # Few cells start like one, and only they are put to the regular expression.
+    first = octets[offsets[filled]]
+    rows = filled[np.isin(first, np.frombuffer(_FORMULA_STARTS, dtype=np.uint8))]
+    suspects = values.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
+    return rows[_where(pc.match_substring_regex(suspects, FORMULA))]
 
 
 # Against the last published snapshot: the share by which the row count may move, and the part of

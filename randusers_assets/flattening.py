@@ -1,7 +1,7 @@
 """Flattening: decoded users laid out as Arrow columns."""
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
-
-_COLUMN_VALUES = attrgetter(*(column.path for column in COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -73,14 +71,25 @@ def flatten(users: Sequence[Any]) -> "pa.RecordBatch":
     """Lay decoded users out as one record batch in contract order, one row a user."""
     import pyarrow as pa
 
-    values = zip(*map(_COLUMN_VALUES, users), strict=True) if users else ((),) * len(COLUMNS)
     arrays = [
         _integers(sent)
         if column.type == "integer"
         else _texts([as_sent(column, v) for v in sent] if column.type == "code" else sent)
-        for column, sent in zip(COLUMNS, values, strict=True)
+        for column, sent in zip(COLUMNS, _by_column(users), strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema())
+
+
+def _by_column(users: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Each column's values; what its path shares with another's is looked up once."""
+    nodes: dict[str, Sequence[Any]] = {"": users}
+    for column in COLUMNS:
+        path = ""
+        for key in column.path.split("."):
+            parent, path = path, f"{path}.{key}"
+            if path not in nodes:
+                nodes[path] = list(map(attrgetter(key), nodes[parent]))
+        yield nodes[path]
 
 
 # Neither `pa.array` nor a Python value given to a compute function here and in audit.py: either

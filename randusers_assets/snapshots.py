@@ -150,6 +150,7 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
     `source` is asked at the end for the facts of the fetch and the digest of the raw snapshot.
     """
     import numpy as np
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     broken: list[Broken] = []
@@ -174,7 +175,12 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
     with (
         disk_full_named(),
         spool.writer() as file,
-        pq.ParquetWriter(file, arrow_schema(), compression="zstd", compression_level=1) as parquet,
+        # Few calls into Python, each of which waits for its turn among the threads that fetch.
+        pa.BufferedOutputStream(pa.PythonFile(file, "w"), 1 << 20) as sink,
+        # No dictionaries: most values hardly repeat, and zstd finds those that do.
+        pq.ParquetWriter(
+            sink, arrow_schema(), compression="zstd", compression_level=1, use_dictionary=False
+        ) as parquet,
     ):
         for table in _in_batches(batches()):
             parquet.write_table(table, row_group_size=BATCH_ROWS)
