@@ -13,6 +13,9 @@ import dagster as dg
 from randusers_assets import pages
 from randusers_assets.pages import Page
 
+# A page of 500 users in one piece; the most that Linux lets anyone have.
+PIPE_BYTES = 1 << 20
+
 
 class PageReaders:
     """A process a processor, `at_most` so many; each ends with this one, also after `kill -9`."""
@@ -26,6 +29,7 @@ class PageReaders:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,
+                pipesize=PIPE_BYTES,
             )
             for _ in range(min(at_most, os.cpu_count() or 1))
         ]

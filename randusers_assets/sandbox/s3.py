@@ -35,7 +35,9 @@ def end_with_parent():
     os._exit(1)
 threading.Thread(target=end_with_parent, daemon=True).start()
 sys.argv = ["ministack"]
+import uvloop
 from ministack.app import main
+uvloop.install()
 main()
 """
 
