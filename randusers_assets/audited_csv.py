@@ -4,12 +4,13 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 from pydantic import Field
 
 from randusers_assets import dialect
-from randusers_assets.audit import EXAMPLES, Audit, Finding, Verdict
+from randusers_assets.audit import EXAMPLES, Audit, Finding, Verdict, formulas
 from randusers_assets.flattening import arrow_schema
 from randusers_assets.receipts import Counts, RuleResult
 from randusers_assets.settings import setting
@@ -62,16 +63,38 @@ def reject_schema() -> "pa.Schema":
     return arrow_schema().append(pa.field("broken_rules", pa.string()))
 
 
-def audited(frames: UserFrames, gate: SnapshotGate) -> AuditedCsv:
-    """Encode a snapshot, setting rows that break a rule aside, and prove the bytes.
+@dataclass(frozen=True)
+class EncodedCsv:
+    """A snapshot's CSV and all that the one pass over its rows found; no gate has judged it yet."""
 
-    Every encoded batch is parsed back and compared with its source before it is kept.
+    spool: Spool
+    rejects: Spool
+    audit: Audit
+    repeated: dict[str, Finding]
+    formulas: Finding
+    published: int
+    nulls: dict[str, int]
+
+
+_encodings: "WeakKeyDictionary[UserFrames, EncodedCsv]" = WeakKeyDictionary()
+
+
+def encoded(frames: UserFrames) -> EncodedCsv:
+    """The CSV of a snapshot: encoded when first asked for, then the same to its gates and to S3.
+
+    Rows that break a rule are set aside. Every encoded batch is parsed back and compared with its
+    source before it is kept.
 
     Raises:
-        dagster.Failure: more rows break a rule than the gate lets pass, a key repeats, the counts
-            do not reconcile, or a row does not read back as it was.
+        dagster.Failure: a row does not read back as it was.
     """
-    audit = Audit()
+    if frames not in _encodings:
+        _encodings[frames] = _encode(frames)
+    return _encodings[frames]
+
+
+def _encode(frames: UserFrames) -> EncodedCsv:
+    audit, cells = Audit(), Finding()
     spool, rejects = Spool(), Spool()
     published = 0
     nulls = dict.fromkeys(arrow_schema().names, 0)
@@ -79,11 +102,12 @@ def audited(frames: UserFrames, gate: SnapshotGate) -> AuditedCsv:
         disk_full_named(),
         spool.writer() as csv,
         rejects.writer() as aside,
-        contextlib.closing(read_ahead(_encoded(frames, audit))) as batches,
+        contextlib.closing(read_ahead(_judged(frames, audit))) as batches,
     ):
         csv.write(dialect.header())
         aside.write(dialect.header(reject_schema()))
-        for good, records, bad in batches:
+        for batch, good, records, bad in batches:
+            formulas(batch, cells)
             parsed = dialect.parse(records)
             if parsed != good:
                 raise dg.Failure(
@@ -97,25 +121,42 @@ def audited(frames: UserFrames, gate: SnapshotGate) -> AuditedCsv:
             for name in nulls:
                 nulls[name] += good.column(name).null_count
         aside.write(_broken_records(frames.facts))
-    rules = _rule_results(audit, frames)
-    counts = Counts(
-        declared=frames.facts.fetch.declared,
-        raw=frames.facts.raw_rows,
-        flat=audit.rows,
-        rejected=audit.rejected + len(frames.facts.broken),
-        published=published,
-    )
-    _hold(counts, rules, gate)
-    return AuditedCsv(spool, spool.sha256, rejects, counts, nulls, rules, frames.facts, gate)
+    repeated = audit.repeated(frames.batches)
+    return EncodedCsv(spool, rejects, audit, repeated, cells, published, nulls)
 
 
-def _encoded(frames: UserFrames, audit: Audit) -> "Iterator[tuple[pa.Table, bytes, bytes]]":
+def _judged(
+    frames: UserFrames, audit: Audit
+) -> "Iterator[tuple[pa.RecordBatch, pa.Table, bytes, bytes]]":
     import pyarrow as pa
 
     for batch in frames.batches():
         verdict = audit.add(batch)
         good = verdict.good(batch)
-        yield pa.Table.from_batches([good]), dialect.encode(good), _reject_records(batch, verdict)
+        table = pa.Table.from_batches([good])
+        yield batch, table, dialect.encode(good), _reject_records(batch, verdict)
+
+
+def audited(frames: UserFrames, gate: SnapshotGate) -> AuditedCsv:
+    """The CSV of a snapshot, once every rule has let it pass.
+
+    Raises:
+        dagster.Failure: as `encoded`; more rows break a rule than the gate lets pass, a key
+            repeats, or the counts do not reconcile.
+    """
+    csv = encoded(frames)
+    rules = _rule_results(csv, frames.facts)
+    counts = Counts(
+        declared=frames.facts.fetch.declared,
+        raw=frames.facts.raw_rows,
+        flat=csv.audit.rows,
+        rejected=csv.audit.rejected + len(frames.facts.broken),
+        published=csv.published,
+    )
+    _hold(counts, rules, gate)
+    return AuditedCsv(
+        csv.spool, csv.spool.sha256, csv.rejects, counts, csv.nulls, rules, frames.facts, gate
+    )
 
 
 def _reject_records(batch: "pa.RecordBatch", verdict: Verdict) -> bytes:
@@ -148,11 +189,11 @@ def _first_difference(good: "pa.Table", parsed: "pa.Table") -> object:
     return "(the number of rows)"
 
 
-def _rule_results(audit: Audit, frames: UserFrames) -> list[RuleResult]:
-    repeated = audit.repeated(frames.batches)
-    findings = {**audit.findings, **{f"{name}_is_unique": f for name, f in repeated.items()}}
+def _rule_results(csv: EncodedCsv, facts: FrameFacts) -> list[RuleResult]:
+    unique = {f"{name}_is_unique": finding for name, finding in csv.repeated.items()}
+    findings = {**csv.audit.findings, **unique}
     findings["contract_is_kept"] = Finding(
-        len(frames.facts.broken), [broken.offender() for broken in frames.facts.broken[:EXAMPLES]]
+        len(facts.broken), [broken.offender() for broken in facts.broken[:EXAMPLES]]
     )
     return [
         RuleResult(name=name, users=finding.users, examples=finding.examples)

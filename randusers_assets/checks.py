@@ -7,14 +7,13 @@ from typing import Any, ParamSpec
 
 import dagster as dg
 
-from randusers_assets.audit import EXAMPLES, ROW_RULES, Audit, Finding, formulas
-from randusers_assets.audited_csv import SnapshotGate
+from randusers_assets.audit import EXAMPLES, ROW_RULES, Finding
+from randusers_assets.audited_csv import SnapshotGate, encoded
 from randusers_assets.automation import daily
 from randusers_assets.contract import Offender
 from randusers_assets.previews import daily_check_spec
 from randusers_assets.publishing import accepted_before, history_problems, read_back
 from randusers_assets.snapshots import RawUsers, UserFrames
-from randusers_assets.spool import read_ahead
 from randusers_assets.store import SnapshotStore
 
 P = ParamSpec("P")
@@ -227,11 +226,9 @@ def users_df_gates(
     snapshot_gate: SnapshotGate,
     snapshot_store: SnapshotStore,
 ) -> Iterator[dg.AssetCheckResult]:
-    """Read the flat users once, for all the rules of users_df."""
-    audit, cells = Audit(), Finding()
-    for batch in read_ahead(users_df.batches()):
-        audit.add(batch)
-        formulas(batch, cells)
+    """Judge what the one pass over the flat users found, by all the rules of users_df."""
+    csv = encoded(users_df)
+    audit, cells = csv.audit, csv.formulas
     facts, set_aside = users_df.facts, len(users_df.facts.broken)
     yield result(
         "users_df",
@@ -245,16 +242,15 @@ def users_df_gates(
     )
     for name, finding in audit.findings.items():
         yield rows_result("users_df", name, finding, audit.rows, snapshot_gate)
-    repeated = audit.repeated(users_df.batches)
-    examples = [example for finding in repeated.values() for example in finding.examples]
+    examples = [example for finding in csv.repeated.values() for example in finding.examples]
     yield result(
         "users_df",
         "ids_are_unique",
         passed=not examples,
         summary=f"{audit.rows:,} users; "
-        + ", ".join(f"{f.users:,} share their {name}" for name, f in repeated.items())
+        + ", ".join(f"{f.users:,} share their {name}" for name, f in csv.repeated.items())
         + ".",
-        users=sum(finding.users for finding in repeated.values()),
+        users=sum(finding.users for finding in csv.repeated.values()),
         **offenders_table(examples),
     )
     problems, past = history_problems(
