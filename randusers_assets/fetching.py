@@ -1,37 +1,22 @@
-"""Fetching: pages a few at a time, in order, until the declared total is in."""
+"""Fetching pages: connections, retries, pace and deadline.
 
-import contextlib
+Nothing here needs Dagster, so that a process that fetches starts fast; see fetchers.py.
+"""
+
 import logging
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
-from itertools import chain, repeat, starmap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-import dagster as dg
 import tenacity
 
-from randusers_assets.flattening import Flat
-from randusers_assets.pages import (
-    Drift,
-    Page,
-    Plan,
-    Refused,
-    Unreadable,
-    check_page,
-    plan_of,
-    read_page,
-)
-from randusers_assets.readers import PageReaders
-from randusers_assets.snapshots import FetchFacts, RawUsers, read_once
-from randusers_assets.spool import Spool, disk_full_named
+from randusers_assets.pages import Page, Refused, Unreadable, read_page
 
 if TYPE_CHECKING:
     import requests
@@ -40,11 +25,7 @@ logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
 CHUNK_BYTES = 1 << 18
-PAGE_TRIES, SNAPSHOT_TRIES = 5, 3
-# What raw, flat and CSV take on the disk together, to raw alone: 4.9, rounded up.
-SPOOLS_TO_RAW = 5
-# Fewer pages are read before processes that read have started.
-READERS_FROM_PAGES = 50
+PAGE_TRIES = 5
 
 
 class Fault(Exception):
@@ -53,6 +34,22 @@ class Fault(Exception):
     def __init__(self, phrase: str, wait_seconds: float | None = None) -> None:
         super().__init__(phrase)
         self.wait_seconds = wait_seconds
+
+
+class Unfetched(Exception):
+    """A page that is not to be had, in one sentence; `final` where a later try cannot help."""
+
+    def __init__(self, sentence: str, *, final: bool = False) -> None:
+        super().__init__(sentence)
+        self.final = final
+
+
+class Tally(NamedTuple):
+    """What fetching took: tries that failed, seconds waited before the next, bytes."""
+
+    retries: int = 0
+    waited: float = 0.0
+    bytes: int = 0
 
 
 def shown(url: str) -> str:
@@ -66,13 +63,24 @@ def shown(url: str) -> str:
 
 
 class Fetch:
-    """One snapshot's connections, counters, pace and deadline, shared by its threads."""
+    """One process's connections, tally, pace and deadline, shared by its threads.
 
-    def __init__(self, url: str, concurrency: int, deadline_seconds: float) -> None:
+    `left` is what is left of the deadline, `processes` how many share the API's rate limit.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        concurrency: int,
+        deadline_seconds: float,
+        *,
+        left: float | None = None,
+        processes: int = 1,
+    ) -> None:
         import requests
         from requests.adapters import HTTPAdapter
 
-        self.url, self.concurrency = url, concurrency
+        self.url, self.concurrency, self.processes = url, concurrency, processes
         self.session = requests.Session()
         self.session.headers["User-Agent"] = f"randusers-assets/{version('randusers-assets')}"
         # A netrc file on the machine is not meant for this API, nor to be read for every page.
@@ -81,13 +89,10 @@ class Fetch:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
         self.deadline_seconds = deadline_seconds
-        self.deadline = time.monotonic() + deadline_seconds
-        self.lock = threading.Lock()
+        self.deadline = time.monotonic() + (deadline_seconds if left is None else left)
+        self.lock, self.reading = threading.Lock(), threading.Lock()
         self.stopped = threading.Event()
-        self.started = datetime.now(UTC).isoformat(timespec="seconds")
-        self.tries, self.retries, self.waited, self.bytes = 0, 0, 0.0, 0
-        self.read: Callable[[bytes], Page] = read_page
-        self.readers = 0
+        self.tally = Tally()
         self.remaining: float | None = None
         self.window_ends = self.next_slot = 0.0
 
@@ -97,157 +102,72 @@ class Fetch:
     def __exit__(self, *_: object) -> None:
         self.session.close()
 
-    def snapshot(self, page_size: int, progress: Callable[[int, int], None]) -> RawUsers:
-        """Read the whole API, from the start again on drift; see `RandomUsersApi.snapshot`."""
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(SNAPSHOT_TRIES),
-            wait=tenacity.wait_exponential_jitter(max=30),
-            retry=tenacity.retry_if_exception_type(Drift),
-            sleep=self.sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(self.whole, page_size, progress)
-        except Drift as drift:
-            raise dg.Failure(
-                f"{shown(self.url)}: the data kept changing while it was read, {SNAPSHOT_TRIES}"
-                f" times; at last on {drift}. Nothing is kept: run again when the API is at rest.",
-            ) from drift
+    def count(self, more: Tally) -> None:
+        """Add to the tally."""
+        with self.lock:
+            retries, waited, size = self.tally
+            self.tally = Tally(retries + more.retries, waited + more.waited, size + more.bytes)
 
-    def whole(self, page_size: int, progress: Callable[[int, int], None]) -> RawUsers:
-        """Read all pages once, into a spool.
+    def counted(self) -> Tally:
+        """The tally since this was asked last."""
+        with self.lock:
+            tally, self.tally = self.tally, Tally()
+            return tally
 
-        Raises:
-            Drift: a page does not fit the plan, or a user came twice.
-        """
-        self.tries += 1
-        first = self.page(1, page_size)
-        plan = plan_of(first)
-        if plan.total == 0:
-            raise dg.Failure(
-                f"{shown(self.url)} declares zero users: an empty snapshot is never published;"
-                " check RANDUSERS_API_URL.",
-                allow_retries=False,
-            )
-        spool = Spool(expected_bytes=SPOOLS_TO_RAW * len(first.pressed) * plan.pages)
-        with (
-            disk_full_named(),
-            spool.writer() as file,
-            self.with_readers(plan),
-            contextlib.closing(self.pages(first, plan)) as pages,
-        ):
-
-            def flats() -> Iterator[Flat]:
-                for number, page in enumerate(pages, 1):
-                    check_page(page, number, plan)
-                    file.write(page.pressed)
-                    logger.debug("page %d of %d", number, plan.pages)
-                    progress(number, plan.pages)
-                    yield page.flat
-
-            reading = read_once(flats(), lambda: (self.facts(plan), spool.sha256))
-        if reading.repeated is not None:
-            place, user = reading.repeated
-            page = place // plan.page_size + 1
-            raise Drift(page, "id", "users not sent before", f"user {user} again")
-        return RawUsers(spool, self.facts(plan), reading)
-
-    @contextlib.contextmanager
-    def with_readers(self, plan: Plan) -> Iterator[None]:
-        """Read pages in processes of their own where there are many."""
-        if plan.pages < READERS_FROM_PAGES:
-            yield
-            return
-        with PageReaders(at_most=self.concurrency) as readers:
-            self.read, self.readers = readers.read, len(readers.processes)
-            try:
-                yield
-            finally:
-                self.read, self.readers = read_page, 0
-
-    def facts(self, plan: Plan) -> FetchFacts:
-        """How the fetch went so far."""
-        return FetchFacts(
-            url=shown(self.url),
-            declared=plan.total,
-            pages=plan.pages,
-            page_size=plan.page_size,
-            tries=self.tries,
-            retries=self.retries,
-            waited_seconds=round(self.waited, 3),
-            bytes=self.bytes,
-            fetched_at=self.started,
-        )
-
-    def pages(self, first: Page, plan: Plan) -> Generator[Page, None, None]:
-        """Yield the plan's pages in order, `concurrency` of them in flight, as many landed."""
-        yield first
+    def pages(self, numbers: Iterable[int], limit: int) -> Generator[Page, None, None]:
+        """Yield pages in order, `concurrency` of them in flight, as many landed."""
         ahead: deque[Future[Page]] = deque()
         flights = ThreadPoolExecutor(self.concurrency, thread_name_prefix="flight")
-        # One more than there are processes to read, so that none waits for its next page.
-        readings = ThreadPoolExecutor(self.readers + 1, thread_name_prefix="reading")
         try:
-            for number in range(2, plan.pages + 1):
-                flight = partial(flights.submit, self.body, number, plan.page_size)
-                bodies = (landed.result() for landed in chain([flight()], iter(flight, None)))
-                ahead.append(readings.submit(self.page, number, plan.page_size, bodies))
+            for number in numbers:
+                ahead.append(flights.submit(self.page, number, limit))
                 if len(ahead) >= 2 * self.concurrency:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
         finally:
             self.stopped.set()  # ends the waits of pages that nobody will read
-            readings.shutdown(wait=False, cancel_futures=True)
             flights.shutdown(cancel_futures=True)
-            readings.shutdown()
             self.stopped.clear()
 
-    def page(self, number: int, limit: int, bodies: Iterator[bytes] | None = None) -> Page:
-        """Read one page from its body, or from the next of its bodies if that is not a page.
+    def page(self, number: int, limit: int) -> Page:
+        """Fetch and read one page, again after what may pass.
 
         Raises:
-            dagster.Failure: as `body`; or the API refused, or sent something else every time.
+            Unfetched: it failed every time, the API refused it, or the deadline is over.
         """
-        bodies = bodies or starmap(self.body, repeat((number, limit)))
         where = f"{shown(self.url)}?page={number}&limit={limit}"
-        try:
-            return self.retrying(Unreadable)(lambda: self.read(next(bodies)))
-        except Refused as refusal:
-            raise dg.Failure(
-                f"{where} answered success: false ({str(refusal)[:200]!r}):"
-                " check RANDUSERS_API_URL and the API's status.",
-                allow_retries=False,
-            ) from refusal
-        except Unreadable as unreadable:
-            raise dg.Failure(
-                f"{where} answered with something else than users, {PAGE_TRIES} times:"
-                f" {unreadable}; check RANDUSERS_API_URL."
-            ) from unreadable
-
-    def body(self, number: int, limit: int) -> bytes:
-        """The body of one page, tried again on passing faults.
-
-        Raises:
-            dagster.Failure: a fault that did not pass, a client error, or the deadline.
-        """
-        try:
-            return self.retrying(Fault)(self.get, number, limit)
-        except Fault as fault:
-            raise dg.Failure(
-                f"{shown(self.url)}?page={number}&limit={limit}: {fault}, {PAGE_TRIES} times:"
-                " check RANDUSERS_API_URL and that the API is up."
-            ) from fault
-
-    def retrying(self, passing: type[Exception]) -> tenacity.Retrying:
-        """What tries again on an error that may pass, a bounded number of times."""
-        return tenacity.Retrying(
+        retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(PAGE_TRIES),
             wait=self.wait,
-            retry=tenacity.retry_if_exception_type(passing),
+            retry=tenacity.retry_if_exception_type((Fault, Unreadable)),
             sleep=self.sleep,
             before_sleep=self.count_retry,
             reraise=True,
         )
+        try:
+            return retrying(lambda: self.read(self.get(number, limit)))
+        except Fault as fault:
+            raise Unfetched(
+                f"{where}: {fault}, {PAGE_TRIES} times: check RANDUSERS_API_URL and that the API"
+                " is up."
+            ) from fault
+        except Unreadable as unreadable:
+            raise Unfetched(
+                f"{where} answered with something else than users, {PAGE_TRIES} times:"
+                f" {unreadable}; check RANDUSERS_API_URL."
+            ) from unreadable
+        except Refused as refusal:
+            raise Unfetched(
+                f"{where} answered success: false ({str(refusal)[:200]!r}):"
+                " check RANDUSERS_API_URL and the API's status.",
+                final=True,
+            ) from refusal
+
+    def read(self, body: bytes) -> Page:
+        """Read one page at a time: threads that read at once only take each other's turns."""
+        with self.reading:
+            return read_page(body)
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         """What the server asked for, or else exponential backoff; with jitter."""
@@ -261,22 +181,20 @@ class Fetch:
         """Wait, unless the deadline would pass or the fetch is given up.
 
         Raises:
-            dagster.Failure: either of the two.
+            Unfetched: either of the two.
         """
         if time.monotonic() + seconds > self.deadline:
-            raise dg.Failure(
+            raise Unfetched(
                 f"{shown(self.url)}: the next try would be in {seconds:.0f} s, past the snapshot's"
                 f" deadline of {self.deadline_seconds:g} s: run again later."
             )
-        with self.lock:
-            self.waited += seconds
+        self.count(Tally(waited=seconds))
         if self.stopped.wait(seconds):
-            raise dg.Failure(f"{shown(self.url)}: the snapshot was given up.")
+            raise Unfetched(f"{shown(self.url)}: the snapshot was given up.")
 
     def count_retry(self, state: tenacity.RetryCallState) -> None:
         """Count a try that failed, and say why it did."""
-        with self.lock:
-            self.retries += 1
+        self.count(Tally(retries=1))
         error = state.outcome.exception() if state.outcome else None
         logger.info("%s: %s; trying again", shown(self.url), error)
 
@@ -284,9 +202,9 @@ class Fetch:
         """Spread the last requests of a rate-limit window over what is left of it."""
         with self.lock:
             now = time.monotonic()
-            if self.remaining is None or self.remaining > 2 * self.concurrency:
+            if self.remaining is None or self.remaining > 2 * self.concurrency * self.processes:
                 return
-            gap = max(0.0, self.window_ends - now) / (self.remaining + 1)
+            gap = max(0.0, self.window_ends - now) / (self.remaining + 1) * self.processes
             self.next_slot = max(now, self.next_slot) + gap
             pause = self.next_slot - now
         if pause > 0:
@@ -297,7 +215,7 @@ class Fetch:
 
         Raises:
             Fault: a fault that may pass.
-            dagster.Failure: a client error other than 429, or the deadline.
+            Unfetched: a client error other than 429, or the deadline.
         """
         import requests
         import urllib3
@@ -319,10 +237,10 @@ class Fetch:
         except (requests.ConnectionError, urllib3.exceptions.HTTPError):
             raise Fault("the connection was refused or broke off") from None
         except requests.RequestException as error:
-            raise dg.Failure(
+            raise Unfetched(
                 f"{shown(self.url)} is not a URL that can be asked"
                 f" ({type(error).__name__}): check RANDUSERS_API_URL.",
-                allow_retries=False,
+                final=True,
             ) from None
 
     def whole_body(self, response: "requests.Response") -> bytes:
@@ -331,13 +249,12 @@ class Fetch:
         while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
             chunks.append(chunk)
             if self.stopped.is_set() or time.monotonic() > self.deadline:
-                raise dg.Failure(
+                raise Unfetched(
                     f"{shown(self.url)}: the snapshot's deadline of {self.deadline_seconds:g} s"
                     " is over: run again later."
                 )
         body = b"".join(chunks)
-        with self.lock:
-            self.bytes += len(body)
+        self.count(Tally(bytes=len(body)))
         return body
 
     def note_limits(self, response: "requests.Response") -> None:
@@ -358,9 +275,7 @@ class Fetch:
             raise Fault("HTTP 429", min((w for w in waits if w is not None), default=None))
         if status >= 500:
             raise Fault(f"HTTP {status}", _number(response, "Retry-After"))
-        raise dg.Failure(
-            f"{where} answered HTTP {status}: check RANDUSERS_API_URL.", allow_retries=False
-        )
+        raise Unfetched(f"{where} answered HTTP {status}: check RANDUSERS_API_URL.", final=True)
 
 
 def _number(response: "requests.Response", header: str) -> float | None:

@@ -1,8 +1,5 @@
 """One page of the API: what it declares, its users as lines and flat, how it fits the plan."""
 
-import pickle
-import signal
-import sys
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -189,19 +186,3 @@ def check_page(page: Page, number: int, plan: Plan) -> None:
     ):
         if expected != got[field]:
             raise Drift(number, field, expected, got[field])
-
-
-def main() -> None:
-    """Read pages from standard input, one after the other, until it ends; see readers.py."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends this one
-    while True:
-        try:
-            body = pickle.load(sys.stdin.buffer)  # noqa: S301  # written by `PageReaders.read`
-        except EOFError:
-            return
-        try:
-            answer: Page | Exception = read_page(body)
-        except (Refused, Unreadable) as error:
-            answer = error
-        pickle.dump(answer, sys.stdout.buffer, pickle.HIGHEST_PROTOCOL)
-        sys.stdout.buffer.flush()

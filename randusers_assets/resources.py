@@ -1,15 +1,30 @@
 """The users API as a Dagster resource, and what a run tells of a fetch."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import chain, count
 from typing import Any
 
 import dagster as dg
+import tenacity
 from pydantic import Field
 
-from randusers_assets.fetching import READ_SECONDS, Fetch, shown
-from randusers_assets.pages import Drift, plan_of
-from randusers_assets.snapshots import FetchFacts, RawUsers
+from randusers_assets.fetchers import Fetchers
+from randusers_assets.fetching import READ_SECONDS, Fetch, Unfetched, shown
+from randusers_assets.flattening import Flat
+from randusers_assets.pages import Drift, Page, Plan, check_page, plan_of
+from randusers_assets.snapshots import FetchFacts, RawUsers, read_once
+from randusers_assets.spool import Spool, disk_full_named
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT_TRIES = 3
+# What raw, flat and CSV take on the disk together, to raw alone: 4.9, rounded up.
+SPOOLS_TO_RAW = 5
+# Fewer pages are in before processes that fetch have started.
+FETCHERS_FROM_PAGES = 50
 
 
 class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the resource is itself
@@ -25,13 +40,29 @@ class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the 
     ) -> RawUsers:
         """Fetch every user that the API declares, each once, in the API's order.
 
-        `progress` is called with each page's number and the number of pages.
+        `progress` is called with each page's number and the number of pages. On drift all is
+        fetched again, a few times.
 
         Raises:
             dagster.Failure: the API cannot be read, refuses, holds no users, or keeps drifting.
         """
-        with Fetch(self.url, self.concurrency, self.deadline_seconds) as fetch:
-            return fetch.snapshot(self.page_size, progress)
+        started, tries = datetime.now(UTC), count(1)
+        with self._fetching(self.concurrency, self.deadline_seconds) as fetch:
+            retrying = tenacity.Retrying(
+                stop=tenacity.stop_after_attempt(SNAPSHOT_TRIES),
+                wait=tenacity.wait_exponential_jitter(max=30),
+                retry=tenacity.retry_if_exception_type(Drift),
+                sleep=fetch.sleep,
+                reraise=True,
+            )
+            try:
+                return retrying(lambda: self._whole(fetch, progress, started, next(tries)))
+            except Drift as drift:
+                raise dg.Failure(
+                    f"{shown(self.url)}: the data kept changing while it was read,"
+                    f" {SNAPSHOT_TRIES} times; at last on {drift}. Nothing is kept: run again when"
+                    " the API is at rest.",
+                ) from drift
 
     def probe(self) -> int:
         """Ask for one user and return the declared total.
@@ -39,13 +70,79 @@ class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the 
         Raises:
             dagster.Failure: as `snapshot` does.
         """
-        with Fetch(self.url, 1, READ_SECONDS) as fetch:
+        with self._fetching(1, READ_SECONDS) as fetch:
             try:
                 return plan_of(fetch.page(1, 1)).total
             except Drift as drift:
                 raise dg.Failure(
                     f"{shown(self.url)} contradicts itself on {drift}: check RANDUSERS_API_URL."
                 ) from drift
+
+    @contextlib.contextmanager
+    def _fetching(self, concurrency: int, deadline_seconds: float) -> Iterator[Fetch]:
+        try:
+            with Fetch(self.url, concurrency, deadline_seconds) as fetch:
+                yield fetch
+        except Unfetched as unfetched:
+            raise dg.Failure(str(unfetched), allow_retries=not unfetched.final) from unfetched
+
+    def _whole(
+        self, fetch: Fetch, progress: Callable[[int, int], None], started: datetime, tries: int
+    ) -> RawUsers:
+        """Read all pages once, into a spool.
+
+        Raises:
+            Drift: a page does not fit the plan, or a user came twice.
+        """
+        first = fetch.page(1, self.page_size)
+        plan = plan_of(first)
+        if plan.total == 0:
+            raise dg.Failure(
+                f"{shown(self.url)} declares zero users: an empty snapshot is never published;"
+                " check RANDUSERS_API_URL.",
+                allow_retries=False,
+            )
+        spool = Spool(expected_bytes=SPOOLS_TO_RAW * len(first.pressed) * plan.pages)
+
+        def facts() -> FetchFacts:
+            return FetchFacts(
+                url=shown(self.url),
+                declared=plan.total,
+                pages=plan.pages,
+                page_size=plan.page_size,
+                tries=tries,
+                retries=fetch.tally.retries,
+                waited_seconds=round(fetch.tally.waited, 3),
+                bytes=fetch.tally.bytes,
+                fetched_at=started.isoformat(timespec="seconds"),
+            )
+
+        with disk_full_named(), spool.writer() as file, _others(fetch, plan) as others:
+
+            def flats() -> Iterator[Flat]:
+                for number, page in enumerate(chain([first], others), 1):
+                    check_page(page, number, plan)
+                    file.write(page.pressed)
+                    logger.debug("page %d of %d", number, plan.pages)
+                    progress(number, plan.pages)
+                    yield page.flat
+
+            reading = read_once(flats(), lambda: (facts(), spool.sha256))
+        if reading.repeated is not None:
+            place, user = reading.repeated
+            page = place // plan.page_size + 1
+            raise Drift(page, "id", "users not sent before", f"user {user} again")
+        return RawUsers(spool, facts(), reading)
+
+
+@contextlib.contextmanager
+def _others(fetch: Fetch, plan: Plan) -> Iterator[Iterator[Page]]:
+    """The pages after the first, in order: from processes where they are many."""
+    with contextlib.ExitStack() as stack:
+        many = plan.pages >= FETCHERS_FROM_PAGES
+        fetcher = stack.enter_context(Fetchers(fetch)) if many else fetch
+        pages = fetcher.pages(range(2, plan.pages + 1), plan.page_size)
+        yield stack.enter_context(contextlib.closing(pages))
 
 
 def tenths(log: logging.Logger) -> Callable[[int, int], None]:

@@ -95,7 +95,7 @@ class _Pages(logging.Handler):
 
 @contextlib.contextmanager
 def _pages_shown() -> Iterator[None]:
-    log, handler = logging.getLogger("randusers_assets.fetching"), _Pages()
+    log, handler = logging.getLogger("randusers_assets.resources"), _Pages()
     level, propagate = log.level, log.propagate
     log.setLevel(logging.DEBUG)
     log.propagate = False

@@ -21,18 +21,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from randusers_assets import fetching
-from randusers_assets.fetching import (
-    PAGE_TRIES,
-    READERS_FROM_PAGES,
+from randusers_assets import fetching, resources
+from randusers_assets.fetchers import Fetchers
+from randusers_assets.fetching import PAGE_TRIES, Fetch, Unfetched, shown
+from randusers_assets.pages import read_page
+from randusers_assets.resources import (
+    FETCHERS_FROM_PAGES,
     SNAPSHOT_TRIES,
     SPOOLS_TO_RAW,
-    Fetch,
-    shown,
+    RandomUsersApi,
+    fetch_metadata,
+    tenths,
 )
-from randusers_assets.pages import Page, read_page
-from randusers_assets.readers import PageReaders
-from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
 from randusers_assets.sandbox import paging
 from randusers_assets.sandbox.api import Answer, ApiSimulator, UserSpool, generated_users
 from randusers_assets.snapshots import RawUsers
@@ -222,30 +222,32 @@ def test_snapshot_has_that_many_pages_in_flight_and_no_more(users: UserSpool) ->
     assert ids_of(raw) == list(range(1, 11))
 
 
-def test_snapshot_of_many_pages_is_read_in_processes(
+def test_snapshot_of_many_pages_is_fetched_by_processes(
     waits: list[float], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """They give what this process gives of fewer pages; what is no page is asked for again."""
-    many, read = generated_users(READERS_FROM_PAGES, tmp_path), []
+    many, started = generated_users(FETCHERS_FROM_PAGES, tmp_path), []
 
-    class Noted(PageReaders):
-        def read(self, body: bytes) -> Page:
-            read.append(len(body))
-            return super().read(body)
+    class Noted(Fetchers):
+        def __init__(self, fetch: Fetch) -> None:
+            started.append(fetch)
+            super().__init__(fetch)
 
-    monkeypatch.setattr(fetching, "PageReaders", Noted)
+    monkeypatch.setattr(resources, "Fetchers", Noted)
 
     def garbled_once(page: int, answer: Answer) -> Answer:
         return Answer(200, b"<html>", {}) if page == 7 and api.asked[7] == 1 else answer
 
     with Bent(many, garbled_once) as api:
         apart = client(api, page_size=1).snapshot()
-    assert len(read) == READERS_FROM_PAGES  # page 1 is read before it is known how many there are
-    assert (api.asked[7], apart.facts.retries, len(waits)) == (2, 1, 1)
-    read.clear()
+    assert len(started) == 1
+    assert api.asked == {**dict.fromkeys(range(1, FETCHERS_FROM_PAGES + 1), 1), 7: 2}
+    assert apart.facts.retries == 1
+    assert apart.facts.waited_seconds > 0
+    assert waits == []  # this process waited for nothing
     with Bent(many, honest) as api:
         here = client(api, page_size=2).snapshot()
-    assert not read
+    assert len(started) == 1
     assert b"".join(apart.blocks()) == b"".join(here.blocks())
     assert apart.reading.frames.to_pandas().equals(here.reading.frames.to_pandas())
 
@@ -670,15 +672,15 @@ def test_snapshot_that_fails_ends_the_waits_of_its_other_pages(
 ) -> None:
     """A page that waits for the server's window does not hold up another one's failure."""
     waiting = threading.Event()
-    given_up: list[str | None] = []
+    given_up: list[str] = []
     sleep = Fetch.sleep
 
     def watched(fetch: Fetch, seconds: float) -> None:
         waiting.set()
         try:
             sleep(fetch, seconds)
-        except dg.Failure as failure:
-            given_up.append(failure.description)
+        except Unfetched as unfetched:
+            given_up.append(str(unfetched))
             raise
 
     monkeypatch.setattr(Fetch, "sleep", watched)
