@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future
 from itertools import cycle
 from types import TracebackType
 
@@ -109,18 +109,17 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends this one
     url, concurrency, deadline_seconds, left, processes = pickle.load(sys.stdin.buffer)  # noqa: S301  # written by `Fetchers`
     fetch = Fetch(url, concurrency, deadline_seconds, left=left, processes=processes)
-    flights = ThreadPoolExecutor(concurrency)
     pages: queue.SimpleQueue[Future[Page]] = queue.SimpleQueue()
 
-    def take() -> None:
+    def take(ask: Callable[[int, int], "Future[Page]"]) -> None:
         with contextlib.suppress(EOFError):
             while True:
-                pages.put(flights.submit(fetch.page, *pickle.load(sys.stdin.buffer)))  # noqa: S301  # likewise
+                pages.put(ask(*pickle.load(sys.stdin.buffer)))  # noqa: S301  # likewise
         os._exit(0)  # whatever is in flight, nobody waits for it any more
 
-    threading.Thread(target=take, daemon=True).start()
     # Under PYTHONUNBUFFERED `sys.stdout` loses the rest of a write that a signal cuts short.
-    with os.fdopen(sys.stdout.fileno(), "wb", closefd=False) as answers:
+    with fetch.asking() as ask, os.fdopen(sys.stdout.fileno(), "wb", closefd=False) as answers:
+        threading.Thread(target=take, args=[ask], daemon=True).start()
         while True:
             try:
                 answer: Page | Unfetched = pages.get().result()

@@ -3,14 +3,17 @@
 Nothing here needs Dagster, so that a process that fetches starts fast; see fetchers.py.
 """
 
+import contextlib
 import logging
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
+from itertools import chain, repeat, starmap
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -90,7 +93,7 @@ class Fetch:
             self.session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
         self.deadline_seconds = deadline_seconds
         self.deadline = time.monotonic() + (deadline_seconds if left is None else left)
-        self.lock, self.reading = threading.Lock(), threading.Lock()
+        self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.tally = Tally()
         self.remaining: float | None = None
@@ -115,59 +118,86 @@ class Fetch:
             return tally
 
     def pages(self, numbers: Iterable[int], limit: int) -> Generator[Page, None, None]:
-        """Yield pages in order, `concurrency` of them in flight, as many landed."""
+        """Yield pages in order, up to twice the `concurrency` of them asked for and not taken."""
         ahead: deque[Future[Page]] = deque()
-        flights = ThreadPoolExecutor(self.concurrency, thread_name_prefix="flight")
-        try:
+        with self.asking() as ask:
             for number in numbers:
-                ahead.append(flights.submit(self.page, number, limit))
+                ahead.append(ask(number, limit))
                 if len(ahead) >= 2 * self.concurrency:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Callable[[int, int], "Future[Page]"]]:
+        """What asks for a page by number and limit: they fly `concurrency` at once, in order.
+
+        Reading is apart, so that no flight waits for it, and one page after the other: threads
+        that read at once would only take each other's turns.
+        """
+        flights = ThreadPoolExecutor(self.concurrency, thread_name_prefix="flight")
+        readings = ThreadPoolExecutor(1, thread_name_prefix="reading")
+
+        def ask(number: int, limit: int) -> "Future[Page]":
+            flight = partial(flights.submit, self.body, number, limit)
+            bodies = (landed.result() for landed in chain([flight()], iter(flight, None)))
+            return readings.submit(self.page, number, limit, bodies)
+
+        try:
+            yield ask
         finally:
             self.stopped.set()  # ends the waits of pages that nobody will read
+            readings.shutdown(wait=False, cancel_futures=True)
             flights.shutdown(cancel_futures=True)
+            readings.shutdown()
             self.stopped.clear()
 
-    def page(self, number: int, limit: int) -> Page:
-        """Fetch and read one page, again after what may pass.
+    def page(self, number: int, limit: int, bodies: Iterator[bytes] | None = None) -> Page:
+        """Read one page from its body, or from the next of its bodies if that is not a page.
 
         Raises:
-            Unfetched: it failed every time, the API refused it, or the deadline is over.
+            Unfetched: as `body`; or the API refused, or sent something else every time.
         """
+        bodies = bodies or starmap(self.body, repeat((number, limit)))
         where = f"{shown(self.url)}?page={number}&limit={limit}"
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(PAGE_TRIES),
-            wait=self.wait,
-            retry=tenacity.retry_if_exception_type((Fault, Unreadable)),
-            sleep=self.sleep,
-            before_sleep=self.count_retry,
-            reraise=True,
-        )
         try:
-            return retrying(lambda: self.read(self.get(number, limit)))
-        except Fault as fault:
-            raise Unfetched(
-                f"{where}: {fault}, {PAGE_TRIES} times: check RANDUSERS_API_URL and that the API"
-                " is up."
-            ) from fault
-        except Unreadable as unreadable:
-            raise Unfetched(
-                f"{where} answered with something else than users, {PAGE_TRIES} times:"
-                f" {unreadable}; check RANDUSERS_API_URL."
-            ) from unreadable
+            return self.retrying(Unreadable)(lambda: read_page(next(bodies)))
         except Refused as refusal:
             raise Unfetched(
                 f"{where} answered success: false ({str(refusal)[:200]!r}):"
                 " check RANDUSERS_API_URL and the API's status.",
                 final=True,
             ) from refusal
+        except Unreadable as unreadable:
+            raise Unfetched(
+                f"{where} answered with something else than users, {PAGE_TRIES} times:"
+                f" {unreadable}; check RANDUSERS_API_URL."
+            ) from unreadable
 
-    def read(self, body: bytes) -> Page:
-        """Read one page at a time: threads that read at once only take each other's turns."""
-        with self.reading:
-            return read_page(body)
+    def body(self, number: int, limit: int) -> bytes:
+        """The body of one page, asked for again after passing faults.
+
+        Raises:
+            Unfetched: a fault that did not pass, a client error, or the deadline.
+        """
+        try:
+            return self.retrying(Fault)(self.get, number, limit)
+        except Fault as fault:
+            raise Unfetched(
+                f"{shown(self.url)}?page={number}&limit={limit}: {fault}, {PAGE_TRIES} times:"
+                " check RANDUSERS_API_URL and that the API is up."
+            ) from fault
+
+    def retrying(self, passing: type[Exception]) -> tenacity.Retrying:
+        """What tries again on an error that may pass, a bounded number of times."""
+        return tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(PAGE_TRIES),
+            wait=self.wait,
+            retry=tenacity.retry_if_exception_type(passing),
+            sleep=self.sleep,
+            before_sleep=self.count_retry,
+            reraise=True,
+        )
 
     def wait(self, state: tenacity.RetryCallState) -> float:
         """What the server asked for, or else exponential backoff; with jitter."""

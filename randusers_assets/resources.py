@@ -4,7 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from itertools import chain, count
+from itertools import chain, count, islice
 from typing import Any
 
 import dagster as dg
@@ -25,6 +25,8 @@ SNAPSHOT_TRIES = 3
 SPOOLS_TO_RAW = 5
 # Fewer pages are in before processes that fetch have started.
 FETCHERS_FROM_PAGES = 50
+# What each flight of this process brings in while they start.
+FLIGHTS_MEANWHILE = 3
 
 
 class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the resource is itself
@@ -137,12 +139,16 @@ class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the 
 
 @contextlib.contextmanager
 def _others(fetch: Fetch, plan: Plan) -> Iterator[Iterator[Page]]:
-    """The pages after the first, in order: from processes where they are many."""
+    """The pages after the first, in order: most of them from processes where they are many."""
+    numbers = iter(range(2, plan.pages + 1))
     with contextlib.ExitStack() as stack:
-        many = plan.pages >= FETCHERS_FROM_PAGES
-        fetcher = stack.enter_context(Fetchers(fetch)) if many else fetch
-        pages = fetcher.pages(range(2, plan.pages + 1), plan.page_size)
-        yield stack.enter_context(contextlib.closing(pages))
+        if plan.pages < FETCHERS_FROM_PAGES:
+            yield stack.enter_context(contextlib.closing(fetch.pages(numbers, plan.page_size)))
+            return
+        fetchers = stack.enter_context(Fetchers(fetch))
+        meanwhile = islice(numbers, FLIGHTS_MEANWHILE * fetch.concurrency)
+        here = stack.enter_context(contextlib.closing(fetch.pages(meanwhile, plan.page_size)))
+        yield chain(here, fetchers.pages(numbers, plan.page_size))
 
 
 def tenths(log: logging.Logger) -> Callable[[int, int], None]:
