@@ -152,6 +152,10 @@ def _spawn(directory: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
         "STATE_DIR": str(directory / "state"),
         "TMPDIR": str(directory),
         "LOG_LEVEL": "WARNING",
+        # Memory stays with the server (glibc alone reads these): to get it from the kernel anew
+        # for every object took as long as all the rest of a large PUT.
+        "MALLOC_MMAP_THRESHOLD_": str(1 << 31),
+        "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     }
     with (directory / "ministack.log").open("wb") as log:
         return subprocess.Popen(  # noqa: S603 - this interpreter, this module's own code
