@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, mask
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     Octets = np.ndarray[tuple[int], np.dtype[np.uint8]]
+    Offsets = np.ndarray[tuple[int], np.dtype[np.int32]]
     RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
     Rule = Callable[[Column, pa.Array], RowNumbers]
 
@@ -77,7 +78,8 @@ def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
     import numpy as np
     import pyarrow.compute as pc
 
-    octets, _ = _octets(values)
+    octets, offsets = _octets(values)
+    octets = octets[offsets[0] : offsets[-1]]
     none = np.empty(0, dtype=np.int64)
     # Two quick passes spare nearly all columns the regular expression, and the next two the rest:
     # the UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2.
@@ -88,14 +90,13 @@ def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
     return _where(pc.match_substring_regex(values, CONTROL))
 
 
-def _octets(values: "pa.Array") -> "tuple[Octets, RowNumbers]":
-    """The bytes of a text column, and where in them each text starts, and the last one ends."""
+def _octets(values: "pa.Array") -> "tuple[Octets, Offsets]":
+    """The bytes that a text column is in, and where in them each text starts, and the last ends."""
     import numpy as np
 
     _, places, text = values.buffers()
-    offsets = np.frombuffer(places, np.int32, len(values) + 1, values.offset * 4).astype(np.int64)
-    whole = np.frombuffer(text or b"", dtype=np.uint8)
-    return whole[offsets[0] : offsets[-1]], offsets - offsets[0]
+    offsets = np.frombuffer(places, np.int32, len(values) + 1, values.offset * 4)
+    return np.frombuffer(text or b"", dtype=np.uint8), offsets
 
 
 def _not_an_instant(_column: Column, values: "pa.Array") -> "RowNumbers":
@@ -287,12 +288,23 @@ def _formula_rows(values: "pa.Array") -> "RowNumbers":
     import pyarrow.compute as pc
 
     octets, offsets = _octets(values)
-    filled = np.flatnonzero(np.diff(offsets))
-    # Few cells start like one, and only they are put to the regular expression.
-    first = octets[offsets[filled]]
-    rows = filled[np.isin(first, np.frombuffer(_FORMULA_STARTS, dtype=np.uint8))]
+    if not octets.size:
+        return np.empty(0, dtype=np.int64)
+    starts, ends = offsets[:-1], offsets[1:]
+    # Few cells start like one, and only they are put to the regular expression. An empty cell has
+    # no first byte, and is given another's.
+    first = octets[np.minimum(starts, octets.size - 1)]
+    rows = np.flatnonzero(_starts_formula()[first] & (starts != ends))
     suspects = values.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
     return rows[_where(pc.match_substring_regex(suspects, FORMULA))]
+
+
+@cache
+def _starts_formula() -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Of each byte, whether a formula may start with it."""
+    import numpy as np
+
+    return np.isin(np.arange(256), np.frombuffer(_FORMULA_STARTS, dtype=np.uint8))
 
 
 # Against the last published snapshot: the share by which the row count may move, and the part of

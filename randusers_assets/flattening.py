@@ -39,13 +39,13 @@ class Flat:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows in Arrow's own form: a tenth of the time that column by column takes."""
-        return _unpickled, (self.rows.serialize().to_pybytes(), self.broken, self.unknown)
+        return _unpickled, (self.rows.serialize(), self.broken, self.unknown)
 
 
-def _unpickled(rows: bytes, broken: list[Broken], unknown: dict[str, int]) -> Flat:
+def _unpickled(rows: "pa.Buffer", broken: list[Broken], unknown: dict[str, int]) -> Flat:
     import pyarrow as pa
 
-    batch = pa.ipc.read_record_batch(pa.py_buffer(rows), arrow_schema())
+    batch = pa.ipc.read_record_batch(rows, arrow_schema())
     return Flat(batch, broken, unknown)
 
 
