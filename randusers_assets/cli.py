@@ -1,12 +1,16 @@
 """`randusers run | verify | doctor | sandbox`."""
 
 import argparse
+import atexit
+import contextlib
+import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ParamSpec
 
-import dagster as dg
+P = ParamSpec("P")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -17,16 +21,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = commands.add_parser("run", help="run users_snapshot_job once, on this instance")
     run.add_argument("--date", type=_day, default=None, help="partition (default: today, UTC)")
     run.add_argument("--head", type=int, default=0, metavar="N", help="show N rows, masked")
-    run.set_defaults(run=lambda given: _snapshot(given.date or _today(), given.head))
+    run.set_defaults(run=lambda given: _told(_snapshot, given.date or _today(), given.head))
 
     verify = commands.add_parser("verify", help="prove a publication again, from the bucket alone")
     which = verify.add_mutually_exclusive_group()
     which.add_argument("--date", type=_day, default=None, help="the day to prove")
     which.add_argument("--latest", action="store_true", help="the last published day (default)")
-    verify.set_defaults(run=lambda given: _verify(given.date))
+    verify.set_defaults(run=lambda given: _told(_verify, given.date))
 
     doctor = commands.add_parser("doctor", help="say what is set up, and how to mend what is not")
-    doctor.set_defaults(run=lambda _given: _doctor())
+    doctor.set_defaults(run=lambda _given: _told(_doctor))
 
     sandbox = commands.add_parser("sandbox", help="run a command with stand-ins for the API and S3")
     sandbox.add_argument("--users", type=int, default=500, help="generated users (default: 500)")
@@ -37,13 +41,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sandbox.set_defaults(run=_sandbox)
 
     given = parser.parse_args(arguments)
+    status: int = given.run(given)
+    return status
+
+
+def _told(command: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
+    """The status of a command that needs Dagster; its failure is told in one sentence."""
+    with _importing():
+        import dagster as dg
     try:
-        status: int = given.run(given)
+        return command(*args, **kwargs)
     except dg.Failure as failure:
         return _fail(failure.description or "")
     except dg.DagsterInvalidDefinitionError as error:
         return _fail(str(error))
-    return status
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Keep the garbage collector from what imports make, all of which lasts as long as the process.
+
+    Its walks over Dagster's half a million objects, as they come, in the run and as the process
+    ends, took as long as all the rest of a run of 500 users.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.freeze)
 
 
 def _fail(sentence: str) -> int:
@@ -63,7 +90,8 @@ def _day(text: str) -> str:
 
 
 def _snapshot(date: str, head: int) -> int:
-    from randusers_assets.run import masked_rows, run_snapshot, summary
+    with _importing():
+        from randusers_assets.run import masked_rows, run_snapshot, summary
 
     outcome = run_snapshot(date)
     for line in summary(outcome):
@@ -75,9 +103,10 @@ def _snapshot(date: str, head: int) -> int:
 
 
 def _verify(date: str | None) -> int:
-    from randusers_assets.definitions import snapshot_store
-    from randusers_assets.receipts import LATEST_PATH, read_latest
-    from randusers_assets.verification import verify
+    with _importing():
+        from randusers_assets.definitions import snapshot_store
+        from randusers_assets.receipts import LATEST_PATH, read_latest
+        from randusers_assets.verification import verify
 
     if date is None:
         latest = read_latest(snapshot_store)
@@ -90,7 +119,8 @@ def _verify(date: str | None) -> int:
 
 
 def _doctor() -> int:
-    from randusers_assets.doctor import examine
+    with _importing():
+        from randusers_assets.doctor import examine
 
     healthy = True
     for subject, ok, said in examine():
