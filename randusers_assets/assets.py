@@ -10,7 +10,7 @@ from randusers_assets.automation import daily, require_present
 from randusers_assets.catalog import lineage, raw_schema, table_schema
 from randusers_assets.changes import changes
 from randusers_assets.contract import CONTRACT_VERSION
-from randusers_assets.failures import final_on_the_last_try
+from randusers_assets.failures import ending_when_interrupted, final_on_the_last_try
 from randusers_assets.insights import insights, timed
 from randusers_assets.publishing import CODE_VERSION
 from randusers_assets.receipts import read_latest
@@ -42,6 +42,7 @@ daily_asset = partial(
         "api": dg.MetadataValue.url("https://api.freeapi.app"),
     },
 )
+@ending_when_interrupted()
 def raw_users(
     context: dg.AssetExecutionContext,
     random_users_api: RandomUsersApi,
@@ -62,6 +63,7 @@ def raw_users(
     tags={"stage": "flat", "dagster/storage_kind": "s3"},
     metadata={"dagster/column_schema": table_schema()},
 )
+@ending_when_interrupted()
 def users_df(
     context: dg.AssetExecutionContext, raw_users: RawUsers, snapshot_store: SnapshotStore
 ) -> UserFrames:
@@ -86,6 +88,7 @@ def users_df(
         warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
     ),
 )
+@ending_when_interrupted()
 def users_csv(
     context: dg.AssetExecutionContext, users_df: UserFrames, snapshot_gate: SnapshotGate
 ) -> AuditedCsv:

@@ -10,6 +10,23 @@ if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
 
 
+class Interrupted(dg.DagsterError, dg.DagsterExecutionInterruptedError):
+    """A run that somebody ended; as Dagster's error, so that no retry policy begins it again."""
+
+
+@contextmanager
+def ending_when_interrupted() -> Iterator[None]:
+    """Let Ctrl-C, or Terminate in the UI, end the step: Dagster has a retry policy try it again.
+
+    Raises:
+        Interrupted: in the place of Dagster's own.
+    """
+    try:
+        yield
+    except dg.DagsterExecutionInterruptedError:
+        raise Interrupted("The run was interrupted: what is published stays as it was.") from None
+
+
 def closed(check: dg.AssetCheckEvaluation) -> bool:
     """Whether a check closed its gate: blocking, failed, and no mere warning."""
     failed = not check.passed and check.severity is dg.AssetCheckSeverity.ERROR
@@ -24,9 +41,10 @@ def root_cause(error: "SerializableErrorInfo") -> "SerializableErrorInfo":
 
 
 def sentence(cause: "SerializableErrorInfo") -> str:
-    """The sentence of a `dagster.Failure`; the class and message of another error."""
+    """The sentence of a `dagster.Failure` or `Interrupted`; class and message of another error."""
     said = cause.message.strip()
-    return said.partition(": ")[2] if cause.cls_name == dg.Failure.__name__ else said
+    own = cause.cls_name in (dg.Failure.__name__, Interrupted.__name__)
+    return said.partition(": ")[2] if own else said
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pydantic import PrivateAttr
 
 from randusers_assets import dialect, receipts
 from randusers_assets.audited_csv import AuditedCsv
+from randusers_assets.failures import ending_when_interrupted
 from randusers_assets.insights import timed
 from randusers_assets.publishing import Publication, publish
 from randusers_assets.snapshots import FetchFacts, RawUsers, UserFrames, to_frame
@@ -28,7 +29,7 @@ class UsersIOManager(dg.ConfigurableIOManager):
         self, context: dg.OutputContext, obj: RawUsers | UserFrames | AuditedCsv
     ) -> None:
         """Store a snapshot, and say where and what in the materialization's metadata."""
-        with timed(context, "store"):
+        with timed(context, "store"), ending_when_interrupted():
             metadata = self._stored(context, obj)
         context.add_output_metadata(metadata)
         context.log.info("%s: %s users.", metadata["dagster/uri"], metadata["dagster/row_count"])

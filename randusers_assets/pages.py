@@ -86,9 +86,9 @@ def read_page(body: bytes) -> Page:
     """
     try:
         try:
-            listing = _listing(body, user_type(forbid_unknown=True, credentials=True))
+            listing = listing_of(body, user_type(forbid_unknown=True, credentials=True))
         except UNDECODABLE:
-            listing = _listing(body, msgspec.Raw)
+            listing = listing_of(body, msgspec.Raw)
             lines = _without_credentials(listing.data)
             return _page(listing, lines, read_lines(lines))
     except msgspec.ValidationError as error:
@@ -105,7 +105,13 @@ def read_page(body: bytes) -> Page:
 _encoder = msgspec.json.Encoder()
 
 
-def _listing(body: bytes, user: Any) -> Any:  # noqa: ANN401  # `user` is a type form
+def listing_of(body: bytes, user: Any) -> Any:  # noqa: ANN401  # `user` is a type form
+    """The `data` of the API's answer, its users decoded as `user`.
+
+    Raises:
+        Refused, Unreadable: as `read_page`.
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is not of that type.
+    """
     envelope = _decoder(user).decode(body)
     if not envelope.success:
         raise Refused(envelope.message)

@@ -16,12 +16,8 @@ from randusers_assets.definitions import defs, snapshot_store
 from randusers_assets.failures import closed, root_cause, sentence
 from randusers_assets.io_managers import load_frames
 
-# Dagster's own log goes to the instance and the terminal gets the summary; the person at the
-# terminal tries again, so that steps do not.
-_AT_A_TERMINAL = {
-    "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
-    "execution": {"config": {"retries": {"disabled": {}}}},
-}
+# Dagster's own log goes to the instance, and the terminal gets the summary.
+_AT_A_TERMINAL = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True)

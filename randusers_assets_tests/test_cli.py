@@ -2,8 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,6 +102,41 @@ def test_run_behind_a_closed_gate_publishes_nothing(
     )
     assert "FAIL  users_df_emails_are_valid" in run.stdout
     assert store.head(f"users_csv/dt={TODAY}/users.csv") is None
+
+
+@pytest.mark.parametrize("page_size", [100, 5])
+def test_run_that_is_interrupted_ends_at_once(
+    settings: dict[str, str], store: SnapshotStore, tmp_path: Path, page_size: int
+) -> None:
+    """Ctrl-C in the middle of a fetch, by this process or by several, ends the run; no object."""
+    with (
+        ApiSimulator(generated_users(500, tmp_path), latency_seconds=1) as slow,
+        subprocess.Popen(  # noqa: S603  # this project's own command line
+            [*RANDUSERS, "run"],
+            cwd=ROOT,
+            env={
+                **settings,
+                "RANDUSERS_API_URL": slow.url,
+                "RANDUSERS_PAGE_SIZE": str(page_size),
+                "RANDUSERS_CONCURRENCY": "2",
+            },
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        ) as run,
+    ):
+        while slow.requests < 2:
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=30)
+        asked = slow.requests
+    assert run.returncode == 1
+    assert said.splitlines()[-1] == (
+        "randusers: The run was interrupted: what is published stays as it was."
+    )
+    assert asked < 500 // page_size  # nothing was begun again
+    assert store.head(f"raw_users/dt={TODAY}/users.jsonl.zst") is None
 
 
 class Refusing(ApiSimulator):

@@ -1,9 +1,9 @@
-"""A failure of the last try ends the run; one before it is tried again."""
+"""What ends a run: the failure of the last try, and whoever interrupts it."""
 
 import dagster as dg
 import pytest
 
-from randusers_assets.failures import final_on_the_last_try, sentence
+from randusers_assets.failures import ending_when_interrupted, final_on_the_last_try, sentence
 
 POLICY = dg.RetryPolicy(max_retries=2)
 SAID = "The API is down: look at its status page."
@@ -36,3 +36,30 @@ def test_failure_of_the_last_try_is_what_the_step_ends_in(
     assert error is not None
     assert (len(again) + 1, error.cls_name, error.cause) == (tries, "Failure", None)
     assert sentence(error) == SAID
+
+
+@dg.asset(retry_policy=POLICY)
+@ending_when_interrupted()
+def interrupted() -> None:
+    """An asset that somebody interrupts."""
+    raise dg.DagsterExecutionInterruptedError
+
+
+@dg.asset(retry_policy=POLICY)
+def begun_again() -> None:
+    """The same, left to Dagster."""
+    raise dg.DagsterExecutionInterruptedError
+
+
+@pytest.mark.parametrize(("asset", "tries"), [(interrupted, 1), (begun_again, 3)])
+def test_interrupted_step_is_not_tried_again(asset: dg.AssetsDefinition, tries: int) -> None:
+    """Terminate and Ctrl-C end the run, in a sentence; a policy alone would begin it again."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize([asset], instance=instance, raise_on_error=False)
+    (ended,) = (event for event in result.all_events if event.is_step_failure)
+    again = [event for event in result.all_events if event.is_step_up_for_retry]
+    assert len(again) + 1 == tries
+    error = ended.step_failure_data.error
+    assert error is not None
+    said = "The run was interrupted: what is published stays as it was."
+    assert (sentence(error) == said) is (asset is interrupted)
