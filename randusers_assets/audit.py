@@ -80,13 +80,12 @@ def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
 
     octets, offsets = _octets(values)
     octets = octets[offsets[0] : offsets[-1]]
-    none = np.empty(0, dtype=np.int64)
-    # Two quick passes spare nearly all columns the regular expression, and the next two the rest:
-    # the UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2.
-    if not octets.size or (octets.min() >= 0x20 and octets.max() < 0x7F):
-        return none
-    if not ((octets < 0x20) | (octets == 0x7F) | (octets == 0xC2) | (octets == 0xE2)).any():
-        return none
+    # The UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2: to
+    # look for those spares nearly all columns the regular expression.
+    if not octets.size or octets.min() >= 0x20:
+        raw = octets.tobytes()
+        if not any(octet in raw for octet in (b"\x7f", b"\xc2", b"\xe2")):
+            return np.empty(0, dtype=np.int64)
     return _where(pc.match_substring_regex(values, CONTROL))
 
 

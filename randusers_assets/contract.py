@@ -4,7 +4,7 @@ Nothing here needs Dagster, so that a page reader's process starts fast; see cat
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -223,15 +223,17 @@ def _readable(line: bytes) -> dict[str, Any]:
         for key in column.path.split("."):
             value = value.get(key) if isinstance(value, dict) else None
         try:
-            row[column.name] = as_sent(column, msgspec.convert(value, _json_type(column)))
+            (row[column.name],) = as_sent(column, [msgspec.convert(value, _json_type(column))])
         except msgspec.ValidationError:
             row[column.name] = None
     return row
 
 
-def as_sent(column: Column, value: Any) -> Any:  # noqa: ANN401  # any JSON scalar
-    """A value as its column holds it: a code that came as an int is text, digit for digit."""
-    return str(value) if column.type == "code" and isinstance(value, int) else value
+def as_sent(column: Column, values: Sequence[Any]) -> Sequence[Any]:
+    """Values as their column holds them: a code that came as an int is text, digit for digit."""
+    if column.type != "code":
+        return values
+    return [str(value) if isinstance(value, int) else value for value in values]
 
 
 def unknown_paths(block: bytes) -> dict[str, int]:

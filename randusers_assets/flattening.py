@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,7 @@ def read_lines(block: bytes) -> Flat:
     return Flat(flatten(users), broken, unknown)
 
 
+@cache
 def arrow_schema() -> "pa.Schema":
     """The flat columns in contract order: `int64` or `string`, all nullable.
 
@@ -72,9 +74,7 @@ def flatten(users: Sequence[Any]) -> "pa.RecordBatch":
     import pyarrow as pa
 
     arrays = [
-        _integers(sent)
-        if column.type == "integer"
-        else _texts([as_sent(column, v) for v in sent] if column.type == "code" else sent)
+        _integers(sent) if column.type == "integer" else _texts(as_sent(column, sent))
         for column, sent in zip(COLUMNS, _by_column(users), strict=True)
     ]
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema())
@@ -117,10 +117,13 @@ def _texts(values: "Sequence[Any]") -> "pa.Array":
         validity, texts = _validity(values), [value or "" for value in values]
         joined = "".join(texts)
     data = joined.encode()
-    if len(data) > len(joined):
-        texts = [text.encode() for text in texts]
     offsets = np.zeros(len(texts) + 1, dtype=np.int32)
     np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
+    if len(data) > len(joined):
+        # From characters to bytes: a character begins at each byte that continues none (RFC 3629).
+        octets = np.frombuffer(data, dtype=np.uint8)
+        begins = np.flatnonzero((octets & 0xC0) != 0x80)
+        offsets = np.append(begins, len(data)).astype(np.int32)[offsets]
     buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(data)]
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
