@@ -42,7 +42,6 @@ daily_asset = partial(
         "api": dg.MetadataValue.url("https://api.freeapi.app"),
     },
 )
-@ending_when_interrupted()
 def raw_users(
     context: dg.AssetExecutionContext,
     random_users_api: RandomUsersApi,
@@ -50,7 +49,7 @@ def raw_users(
 ) -> RawUsers:
     """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
     require_present(context.partition_key, datetime.now(UTC))
-    with final_on_the_last_try(context, LATER):
+    with ending_when_interrupted(), final_on_the_last_try(context, LATER):
         read_latest(snapshot_store)  # a wrong bucket or credential is told before a long fetch
         with timed(context, "fetch"):
             raw = random_users_api.snapshot(progress=tenths(context.log))
@@ -63,19 +62,16 @@ def raw_users(
     tags={"stage": "flat", "dagster/storage_kind": "s3"},
     metadata={"dagster/column_schema": table_schema()},
 )
-@ending_when_interrupted()
 def users_df(
     context: dg.AssetExecutionContext, raw_users: RawUsers, snapshot_store: SnapshotStore
 ) -> UserFrames:
     """One row per user; nested fields joined with `_`, typed by the contract."""
-    with timed(context, "flatten"):
-        frames = lay_flat(raw_users)
+    with ending_when_interrupted():
+        with timed(context, "flatten"):
+            frames = lay_flat(raw_users)
+        told = {**insights(frames), **changes(snapshot_store, context.partition_key, frames)}
     context.add_output_metadata(
-        {
-            "dagster/column_lineage": lineage("raw_users", lambda column: column.path),
-            **insights(frames),
-            **changes(snapshot_store, context.partition_key, frames),
-        }
+        {"dagster/column_lineage": lineage("raw_users", lambda column: column.path), **told}
     )
     return frames
 
@@ -88,12 +84,11 @@ def users_df(
         warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
     ),
 )
-@ending_when_interrupted()
 def users_csv(
     context: dg.AssetExecutionContext, users_df: UserFrames, snapshot_gate: SnapshotGate
 ) -> AuditedCsv:
     """One CSV record per user who passes the row rules; each byte audited before it is written."""
-    with timed(context, "audit"):
+    with ending_when_interrupted(), timed(context, "audit"):
         csv = audited(users_df, snapshot_gate)
     context.add_output_metadata(
         {"dagster/column_lineage": lineage("users_df", lambda column: column.name)}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, mask
 from randusers_assets.flattening import instants
+from randusers_assets.keys import Keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -175,14 +176,14 @@ class Verdict:
 
 
 class Audit:
-    """The rules over a whole snapshot, batch by batch; 16 bytes of memory a row."""
+    """The rules over a whole snapshot, batch by batch; 16 bytes of the disk a row."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.rejected = 0
         self.findings = {name: Finding() for name in ROW_RULES}
         self.nulls = dict.fromkeys(BY_NAME, 0)
-        self._keys: dict[str, list[RowNumbers]] = {name: [] for name in UNIQUE}
+        self._keys = {name: Keys() for name in UNIQUE}
 
     def add(self, batch: "pa.RecordBatch") -> Verdict:
         """Judge one batch of flat rows in contract order."""
@@ -203,7 +204,7 @@ class Audit:
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             self.nulls[name] += values.null_count
         for name in UNIQUE:
-            self._keys[name].append(_keys(batch.column(name)))
+            self._keys[name].add(_keys(batch.column(name)))
         self.rows += batch.num_rows
         self.rejected += len(reasons)
         return Verdict(reasons)
@@ -213,7 +214,9 @@ class Audit:
 
         Texts are compared by hash first; `batches` is read again only where hashes meet.
         """
-        return {name: _repeated(name, _twice(keys), batches) for name, keys in self._keys.items()}
+        return {
+            name: _repeated(name, keys.repeated(), batches) for name, keys in self._keys.items()
+        }
 
 
 def _keys(values: "pa.Array") -> "RowNumbers":
@@ -223,19 +226,8 @@ def _keys(values: "pa.Array") -> "RowNumbers":
     values = values.drop_null()
     if values.type == "int64":
         numbers = np.frombuffer(values.buffers()[1], dtype=np.int64)
-        return numbers[values.offset : values.offset + len(values)].copy()
+        return numbers[values.offset : values.offset + len(values)]
     return np.fromiter(map(hash, values.to_pylist()), dtype=np.int64, count=len(values))
-
-
-def _twice(keys: "list[RowNumbers]") -> "RowNumbers":
-    import numpy as np
-
-    if not keys:
-        return np.empty(0, dtype=np.int64)
-    ordered = np.concatenate(keys)
-    ordered.sort()
-    keys[:] = [ordered]
-    return np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
 
 
 def _repeated(

@@ -10,13 +10,12 @@ import msgspec
 
 from randusers_assets.contract import COLUMNS, Broken
 from randusers_assets.flattening import Flat, arrow_schema, instants, read_lines
+from randusers_assets.keys import Keys
 from randusers_assets.spool import Spool, disk_full_named, read_ahead
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-    from randusers_assets.flattening import Numbers
 
 # About 500 users: object-building parsers slow down on larger units.
 BLOCK_BYTES = 1 << 18
@@ -149,13 +148,12 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
 
     `source` is asked at the end for the facts of the fetch and the digest of the raw snapshot.
     """
-    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     broken: list[Broken] = []
     problems, unknown = Counter[str](), Counter[str]()
-    ids = [np.empty(0, dtype=np.int64)]
+    ids = Keys()
     rows = flat_rows = 0
 
     def batches() -> "Iterator[pa.RecordBatch]":
@@ -166,7 +164,7 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
                 if len(broken) < MAX_BROKEN:
                     broken.append(msgspec.structs.replace(one, line=rows + one.line))
             unknown.update(flat.unknown)
-            ids.append(flat.ids())
+            ids.add(flat.ids())
             rows += len(flat)
             flat_rows += flat.rows.num_rows
             yield flat.rows
@@ -189,24 +187,8 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
             fetch=fetch, raw_rows=rows, raw_sha256=raw_sha256, flat_rows=flat_rows, broken=broken
         )
         parquet.add_key_value_metadata({_FOOTER_KEY: msgspec.json.encode(facts).decode()})
-    every = np.concatenate(ids)
-    again = _again(every)
-    repeated = (int(again.min()), int(every[again.min()])) if again.size else None
-    return Reading(
-        rows, every.size - again.size, repeated, problems, broken, unknown, UserFrames(spool)
-    )
-
-
-def _again(ids: "Numbers") -> "Numbers":
-    """The places of the ids that stood before."""
-    import numpy as np
-
-    ordered = np.sort(ids)
-    if not (ordered[1:] == ordered[:-1]).any():  # as ever; places would take twice the memory
-        return np.empty(0, dtype=np.int64)
-    order = np.argsort(ids, kind="stable")
-    places: Numbers = order[1:][ordered[1:] == ordered[:-1]]
-    return places
+    again, repeated = ids.comes_again()
+    return Reading(rows, ids.count - again, repeated, problems, broken, unknown, UserFrames(spool))
 
 
 def lay_flat(raw: RawUsers) -> UserFrames:
