@@ -117,8 +117,7 @@ def _texts(values: "Sequence[Any]") -> "pa.Array":
         validity, texts = _validity(values), [value or "" for value in values]
         joined = "".join(texts)
     data = joined.encode()
-    offsets = np.zeros(len(texts) + 1, dtype=np.int32)
-    np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
+    offsets = np.array([0, *map(len, texts)], dtype=np.int32).cumsum(dtype=np.int32)
     if len(data) > len(joined):
         # From characters to bytes: a character begins at each byte that continues none (RFC 3629).
         octets = np.frombuffer(data, dtype=np.uint8)
