@@ -26,6 +26,7 @@ PEERS_VENV = WORK / "peers-venv"
 PEERS_PYTHON = str(PEERS_VENV / "bin" / "python")
 
 LARGEST_START_UP = 10_000  # up to here a round is mostly start-up
+FLOOR_USERS = 100_000
 HUGE = 10_000_000
 DISK_BYTES_A_USER = 3_500  # spool of the API, raw, Parquet and CSV, on disk and in the local S3
 LATENCY_PAGES, LATENCY_MS, LATENCY_IN_FLIGHT, PAGE_SIZE = 200, 100, 8, 500
@@ -249,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="two sizes, few rounds; kept apart")
     parser.add_argument("--huge", action="store_true", help=f"add ours alone at {HUGE:,} users")
     parser.add_argument("--latency", action="store_true", help="measure the latency line anew")
+    parser.add_argument("--floors", action="store_true", help="measure the floors anew")
     parser.add_argument("--sizes", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -258,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The figures that are shown to readers are those of a whole run.
     directory = WORK / "results" if given.quick or given.sizes else HERE
     directory.mkdir(parents=True, exist_ok=True)
-    part = given.huge or given.latency
+    part = given.huge or given.latency or given.floors
     try:
         install_peers()
         results = started(directory / "results.json", anew=not part)
@@ -268,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.huge:
                 old = [record for record in results["rounds"] if record["users"] != HUGE]
                 results["rounds"] = old + compete(HUGE, s3, PIPELINES[:1], {report.OURS: 1})
+            if given.floors or not part:
+                results["floors"] = floors(max(n for n in sizes if n <= FLOOR_USERS), s3)
             if given.latency or not part:
                 results["latency"] = latency(s3)
     except (BenchmarkError, SandboxError, subprocess.SubprocessError) as error:
@@ -296,7 +300,6 @@ def whole_run(
         if at_most:
             rounds = {name: min(count, at_most) for name, count in rounds.items()}
         results["rounds"] += compete(users, s3, contenders, rounds)
-    results["floors"] = floors(max(n for n in sizes if n <= 100_000), s3)
 
 
 if __name__ == "__main__":

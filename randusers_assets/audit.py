@@ -81,11 +81,13 @@ def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
 
     octets, offsets = _octets(values)
     octets = octets[offsets[0] : offsets[-1]]
-    # The UTF-8 form of every control character has a byte below 0x20, or 0x7F, 0xC2 or 0xE2: to
-    # look for those spares nearly all columns the regular expression.
-    if not octets.size or octets.min() >= 0x20:
-        raw = octets.tobytes()
-        if not any(octet in raw for octet in (b"\x7f", b"\xc2", b"\xe2")):
+    if not octets.size:
+        return np.empty(0, dtype=np.int64)
+    # To look at the bytes spares nearly all columns the regular expression: printable ASCII lies
+    # between 0x20 and 0x7E, and in UTF-8 the other control characters have one of these forms.
+    if octets.min() >= 0x20:
+        raw = b"" if octets.max() < 0x7F else octets.tobytes()
+        if not any(form in raw for form in (b"\x7f", b"\xc2", b"\xe2\x80\xa8", b"\xe2\x80\xa9")):
             return np.empty(0, dtype=np.int64)
     return _where(pc.match_substring_regex(values, CONTROL))
 

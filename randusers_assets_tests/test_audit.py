@@ -259,6 +259,19 @@ _CELLS = st.none() | st.text(
 )
 
 
+@pytest.mark.parametrize("around", ["az", "é字"])
+def test_single_line_finds_every_control_character_alone(around: str) -> None:
+    """Each closes by itself, in ASCII text and in other; what stands beside them does not."""
+    rule = ROW_RULES["texts_are_single_line"]
+    controls = [*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029]
+    found = [
+        code
+        for code in [*range(0x110), *range(0x2020, 0x2040)]
+        if rule.broken(BY_NAME["nat"], pa.array([chr(code).join(around)])).tolist() == [0]
+    ]
+    assert found == controls
+
+
 @settings(deadline=None, max_examples=400)
 @given(cells=st.lists(_CELLS, max_size=12), start=st.integers(0, 12), length=st.integers(0, 12))
 @example(cells=[], start=0, length=0)
