@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from randusers_assets.cli import main
 from randusers_assets.sandbox.api import Answer, ApiSimulator, generated_users, users_from_json
 from randusers_assets.sandbox.s3 import LocalS3
 from randusers_assets.store import SnapshotStore
@@ -194,20 +193,18 @@ def test_run_with_a_wrong_setting_names_it(
     assert api.requests == 0
 
 
-def test_run_for_what_is_no_day_is_a_wrong_call(capsys: pytest.CaptureFixture[str]) -> None:
-    """A date that does not exist ends with status 2, before anything is loaded."""
-    with pytest.raises(SystemExit) as ended:
-        main(["run", "--date", "2026-11-50"])
-    assert ended.value.code == 2
-    assert "'2026-11-50' is not a day such as 2026-11-23" in capsys.readouterr().err
+def test_run_for_what_is_no_day_is_a_wrong_call() -> None:
+    """A date that does not exist ends with status 2."""
+    run = randusers("run", "--date", "2026-11-50", env=os.environ)
+    assert run.returncode == 2
+    assert "'2026-11-50' is not a day such as 2026-11-23" in run.stderr
 
 
-def test_run_before_the_first_partition_names_the_setting(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_run_before_the_first_partition_names_the_setting() -> None:
     """A day before RANDUSERS_START_DATE is no partition."""
-    assert main(["run", "--date", "2026-10-05"]) == 1
-    assert capsys.readouterr().err == (
+    run = randusers("run", "--date", "2026-10-05", env=os.environ)
+    assert run.returncode == 1
+    assert run.stderr == (
         f"randusers: 2026-10-05 is no partition: they run from 2026-11-01 to {TODAY}"
         " (RANDUSERS_START_DATE).\n"
     )
