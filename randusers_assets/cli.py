@@ -61,8 +61,8 @@ def _told(command: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
 def _importing() -> Iterator[None]:
     """Keep the garbage collector from what imports make, all of which lasts as long as the process.
 
-    Its walks over Dagster's half a million objects, as they come, in the run and as the process
-    ends, took as long as all the rest of a run of 500 users.
+    Its walks over Dagster's hundreds of thousands of objects, as they come, in the run and as the
+    process ends, took as long as all the rest of a run of 500 users.
     """
     gc.disable()
     try:
