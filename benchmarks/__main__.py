@@ -289,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def whole_run(
     results: dict[str, Any], sizes: list[int], s3: LocalS3, *, quick: bool, at_most: int | None
 ) -> None:
-    """All contenders at all sizes, and the floors."""
+    """All contenders at all sizes."""
     say("one round that does not count, for the caches:")
     compete(min(sizes), s3, PIPELINES, {c.name: 1 for c in PIPELINES})
     for users in sizes:

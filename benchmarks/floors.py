@@ -20,8 +20,6 @@ from randusers_assets.flattening import flatten
 from randusers_assets.pages import listing_of, read_page
 from randusers_assets.snapshots import BATCH_ROWS
 
-Batches = Iterator[pa.RecordBatch]
-
 PASSES = 5
 PAGE_SIZE = 500
 
@@ -38,7 +36,9 @@ def fetch(url: str, users: int) -> list[bytes]:
     return pages
 
 
-def batches(pages: Sequence[bytes], flat: Callable[[bytes], pa.RecordBatch]) -> Batches:
+def batches(
+    pages: Sequence[bytes], flat: Callable[[bytes], pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """Pages as flat batches of the pipeline's size."""
     held: list[pa.RecordBatch] = []
     for number, body in enumerate(pages, 1):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, mask
@@ -287,17 +287,10 @@ def _formula_rows(values: "pa.Array") -> "RowNumbers":
     # Few cells start like one, and only they are put to the regular expression. An empty cell has
     # no first byte, and is given another's.
     first = octets[np.minimum(starts, octets.size - 1)]
-    rows = np.flatnonzero(_starts_formula()[first] & (starts != ends))
+    starting = np.isin(first, np.frombuffer(_FORMULA_STARTS, dtype=np.uint8))
+    rows = np.flatnonzero(starting & (starts != ends))
     suspects = values.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
     return rows[_where(pc.match_substring_regex(suspects, FORMULA))]
-
-
-@cache
-def _starts_formula() -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Of each byte, whether a formula may start with it."""
-    import numpy as np
-
-    return np.isin(np.arange(256), np.frombuffer(_FORMULA_STARTS, dtype=np.uint8))
 
 
 # Against the last published snapshot: the share by which the row count may move, and the part of

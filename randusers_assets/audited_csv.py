@@ -1,6 +1,7 @@
 """The CSV of a snapshot, audited: rows that break a rule set aside, every byte read back."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ class AuditedCsv:
     rules: list[RuleResult]
     facts: FrameFacts
     gate: SnapshotGate
+    seconds: float
 
 
 def reject_schema() -> "pa.Schema":
@@ -74,6 +76,7 @@ class EncodedCsv:
     formulas: Finding
     published: int
     nulls: dict[str, int]
+    seconds: float
 
 
 _encodings: "WeakKeyDictionary[UserFrames, EncodedCsv]" = WeakKeyDictionary()
@@ -94,6 +97,7 @@ def encoded(frames: UserFrames) -> EncodedCsv:
 
 
 def _encode(frames: UserFrames) -> EncodedCsv:
+    start = time.perf_counter()
     audit, cells = Audit(), Finding()
     spool, rejects = Spool(), Spool()
     published = 0
@@ -122,7 +126,8 @@ def _encode(frames: UserFrames) -> EncodedCsv:
                 nulls[name] += good.column(name).null_count
         aside.write(_broken_records(frames.facts))
     repeated = audit.repeated(frames.batches)
-    return EncodedCsv(spool, rejects, audit, repeated, cells, published, nulls)
+    seconds = time.perf_counter() - start
+    return EncodedCsv(spool, rejects, audit, repeated, cells, published, nulls, seconds)
 
 
 def _judged(
@@ -155,7 +160,15 @@ def audited(frames: UserFrames, gate: SnapshotGate) -> AuditedCsv:
     )
     _hold(counts, rules, gate)
     return AuditedCsv(
-        csv.spool, csv.spool.sha256, csv.rejects, counts, csv.nulls, rules, frames.facts, gate
+        csv.spool,
+        csv.spool.sha256,
+        csv.rejects,
+        counts,
+        csv.nulls,
+        rules,
+        frames.facts,
+        gate,
+        csv.seconds,
     )
 
 

@@ -5,7 +5,7 @@ import atexit
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ParamSpec
@@ -13,7 +13,7 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main() -> int:
     """Run the command line; 0 is success, 1 a failure told in one sentence, 2 a wrong call."""
     parser = argparse.ArgumentParser(prog="randusers", description="The users snapshot.")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sandbox.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
     sandbox.set_defaults(run=_sandbox)
 
-    given = parser.parse_args(arguments)
+    given = parser.parse_args()
     status: int = given.run(given)
     return status
 
@@ -49,6 +49,7 @@ def _told(command: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
     """The status of a command that needs Dagster; its failure is told in one sentence."""
     with _importing():
         import dagster as dg
+    atexit.register(gc.freeze)
     try:
         return command(*args, **kwargs)
     except dg.Failure as failure:
@@ -70,7 +71,6 @@ def _importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-        atexit.register(gc.freeze)
 
 
 def _fail(sentence: str) -> int:

@@ -1,6 +1,6 @@
 """The contract: one table of columns, from which decoding, flattening, schemas and masks derive.
 
-Nothing here needs Dagster, so that a page reader's process starts fast; see catalog.py.
+Nothing here needs Dagster, so that a process that fetches starts fast; see catalog.py.
 """
 
 import re

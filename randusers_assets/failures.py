@@ -1,4 +1,4 @@
-"""Why a run failed, from its own events."""
+"""Why a run failed, from its own events, and what a step ends in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,9 @@ import dagster as dg
 
 if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
+
+
+INTERRUPTED = "The run was interrupted: what is published stays as it was."
 
 
 class Interrupted(dg.DagsterError, dg.DagsterExecutionInterruptedError):
@@ -24,7 +27,7 @@ def ending_when_interrupted() -> Iterator[None]:
     try:
         yield
     except dg.DagsterExecutionInterruptedError:
-        raise Interrupted("The run was interrupted: what is published stays as it was.") from None
+        raise Interrupted(INTERRUPTED) from None
 
 
 def closed(check: dg.AssetCheckEvaluation) -> bool:
@@ -41,10 +44,11 @@ def root_cause(error: "SerializableErrorInfo") -> "SerializableErrorInfo":
 
 
 def sentence(cause: "SerializableErrorInfo") -> str:
-    """The sentence of a `dagster.Failure` or `Interrupted`; class and message of another error."""
+    """The sentence of a `dagster.Failure` or an interruption; else the class and message."""
+    if cause.cls_name in (Interrupted.__name__, dg.DagsterExecutionInterruptedError.__name__):
+        return INTERRUPTED
     said = cause.message.strip()
-    own = cause.cls_name in (dg.Failure.__name__, Interrupted.__name__)
-    return said.partition(": ")[2] if own else said
+    return said.partition(": ")[2] if cause.cls_name == dg.Failure.__name__ else said
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Processes that each fetch and read a share of the pages, so that no processor is idle."""
 
 import contextlib
+import fcntl
 import os
 import pickle
 import queue
@@ -18,7 +19,7 @@ from types import TracebackType
 from randusers_assets.fetching import Fetch, Unfetched
 from randusers_assets.pages import Page
 
-# Two pages of 500 users as they are answered; the most that Linux lets anyone have.
+# Two pages of 500 users as they are answered; the most that Linux lets anyone have by default.
 PIPE_BYTES = 1 << 20
 
 # The pages' memory stays with the process from page to page; to get it anew took 7 % of the time.
@@ -43,13 +44,23 @@ class Fetchers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=environment,
-                pipesize=PIPE_BYTES,
             )
             for _ in shares
         ]
         left = fetch.deadline - time.monotonic()
         for process, share in zip(self.processes, shares, strict=True):
-            self._tell(process, (fetch.url, share, fetch.deadline_seconds, left, count))
+            # A help, not a need: a system may allow no wider pipe, and macOS knows none.
+            assert process.stdout is not None  # noqa: S101  # a pipe was asked for
+            with contextlib.suppress(OSError, AttributeError):
+                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+            settings = {
+                "url": fetch.url,
+                "concurrency": share,
+                "deadline_seconds": fetch.deadline_seconds,
+                "left": left,
+                "processes": count,
+            }
+            self._tell(process, settings)
 
     def __enter__(self) -> "Fetchers":
         return self
@@ -107,8 +118,7 @@ class Fetchers:
 def main() -> None:
     """Fetch and read the pages that standard input asks for, in order, until it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asked ends this one
-    url, concurrency, deadline_seconds, left, processes = pickle.load(sys.stdin.buffer)  # noqa: S301  # written by `Fetchers`
-    fetch = Fetch(url, concurrency, deadline_seconds, left=left, processes=processes)
+    fetch = Fetch(**pickle.load(sys.stdin.buffer))  # noqa: S301  # written by `Fetchers`
     pages: queue.SimpleQueue[Future[Page]] = queue.SimpleQueue()
 
     def take(ask: Callable[[int, int], "Future[Page]"]) -> None:

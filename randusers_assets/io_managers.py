@@ -55,6 +55,10 @@ class UsersIOManager(dg.ConfigurableIOManager):
         """Load a snapshot: as a spool in batches where the input is so annotated, else whole."""
         asset, date = context.asset_key.path[-1], context.asset_partition_key
         wanted = context.dagster_type.typing_type
+        with ending_when_interrupted():
+            return self._loaded(asset, date, wanted)
+
+    def _loaded(self, asset: str, date: str, wanted: object) -> Any:  # noqa: ANN401  # as above
         match asset:
             case "raw_users":
                 return self._unchanged(raw_path(date)) or load_raw(self.snapshot_store, date)

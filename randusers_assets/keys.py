@@ -4,12 +4,10 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from randusers_assets.spool import Spool
+from randusers_assets.spool import Spool, disk_full_named
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+    from randusers_assets.flattening import Numbers
 
 # Keys that are sorted at once: 16 MB.
 PASS_KEYS = 1 << 21
@@ -22,19 +20,26 @@ class Keys:
     def __init__(self) -> None:
         self._spool = Spool()
         self._file = self._spool.writer()
-        self._closes = weakref.finalize(self, self._file.close)
+        # Not the file itself, which would write what is left to a disk that may be full.
+        self._closes = weakref.finalize(self, self._file.raw.close)
         self.count = 0
 
     def add(self, keys: "Numbers") -> None:
-        """Take more keys."""
-        self._file.write(keys.tobytes())
+        """Take more keys.
+
+        Raises:
+            dagster.Failure: the disk is full.
+        """
+        with disk_full_named():
+            self._file.write(keys.tobytes())
         self.count += len(keys)
 
     def chunks(self) -> "Iterator[Numbers]":
         """Yield the keys as they came, a few at a time."""
         import numpy as np
 
-        self._file.flush()
+        with disk_full_named():
+            self._file.flush()
         with self._spool.reader() as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield np.frombuffer(chunk, dtype=np.int64)

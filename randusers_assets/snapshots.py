@@ -173,7 +173,7 @@ def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]
     with (
         disk_full_named(),
         spool.writer() as file,
-        # Few calls into Python, each of which waits for its turn among the threads that fetch.
+        # A call into Python for a megabyte, not for each column of each batch.
         pa.BufferedOutputStream(pa.PythonFile(file, "w"), 1 << 20) as sink,
         # No dictionaries: most values hardly repeat, and zstd finds those that do.
         pq.ParquetWriter(

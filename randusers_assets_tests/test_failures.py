@@ -61,5 +61,18 @@ def test_interrupted_step_is_not_tried_again(asset: dg.AssetsDefinition, tries: 
     assert len(again) + 1 == tries
     error = ended.step_failure_data.error
     assert error is not None
-    said = "The run was interrupted: what is published stays as it was."
-    assert (sentence(error) == said) is (asset is interrupted)
+    assert (error.cls_name == "Interrupted") is (asset is interrupted)
+
+
+def test_interrupted_gates_say_so_too() -> None:
+    """A step without a retry policy ends in Dagster's own error, told in the same sentence."""
+
+    @dg.asset
+    def gates() -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    result = dg.materialize([gates], raise_on_error=False)
+    (ended,) = (event for event in result.all_events if event.is_step_failure)
+    error = ended.step_failure_data.error
+    assert error is not None
+    assert sentence(error) == "The run was interrupted: what is published stays as it was."

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from randusers_assets import fetchers
 from randusers_assets.fetchers import Fetchers
 from randusers_assets.fetching import Fetch, Unfetched
 from randusers_assets.sandbox.api import Answer, ApiSimulator, generated_users
@@ -21,10 +22,10 @@ PAGES = 40
 
 def asked_of(api: ApiSimulator, pages: int = PAGES, concurrency: int = 4) -> list[object]:
     """The ids that processes bring in, page by page."""
-    with Fetch(api.url, concurrency, 60) as fetch, Fetchers(fetch) as fetchers:
+    with Fetch(api.url, concurrency, 60) as fetch, Fetchers(fetch) as running:
         return [
             page.flat.rows.column("id").to_pylist()
-            for page in fetchers.pages(range(1, pages + 1), len(api.users) // pages)
+            for page in running.pages(range(1, pages + 1), len(api.users) // pages)
         ]
 
 
@@ -77,17 +78,29 @@ def test_fetchers_fail_in_the_sentence_of_the_page(tmp_path: Path) -> None:
         def answer(self, page: str | None, limit: str | None) -> Answer:
             return Answer(404, b"") if page == "7" else super().answer(page, limit)
 
-    with Gone(generated_users(PAGES, tmp_path)) as api, pytest.raises(Unfetched) as failed:
-        asked_of(api)
+    with Gone(generated_users(PAGES, tmp_path)) as api:
+        url = api.url
+        with pytest.raises(Unfetched) as failed:
+            asked_of(api)
     assert str(failed.value) == (
-        f"{api_url_of(failed)}?page=7&limit=1 answered HTTP 404: check RANDUSERS_API_URL."
+        f"{url}?page=7&limit=1 answered HTTP 404: check RANDUSERS_API_URL."
     )
     assert failed.value.final
 
 
-def api_url_of(failed: pytest.ExceptionInfo[Unfetched]) -> str:
-    """The URL that a sentence starts with, its port chosen by the system."""
-    return str(failed.value).partition("?")[0]
+def test_fetchers_do_with_the_pipes_that_they_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that allows no wider pipe gives every page all the same."""
+    monkeypatch.setattr(fetchers, "PIPE_BYTES", 2**31 - 1)  # refused to root as well
+    with ApiSimulator(generated_users(2 * PAGES, tmp_path)) as api:
+        assert len(asked_of(api)) == PAGES
+
+
+def test_fetchers_start_without_dagster() -> None:
+    """What a process that fetches imports is not what takes the most time to."""
+    script = "import sys, randusers_assets.fetchers; sys.exit('dagster' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0  # noqa: S603  # this interpreter
 
 
 def test_fetchers_that_are_gone_are_one_sentence(tmp_path: Path) -> None:
@@ -95,12 +108,12 @@ def test_fetchers_that_are_gone_are_one_sentence(tmp_path: Path) -> None:
     with (
         ApiSimulator(generated_users(PAGES, tmp_path)) as api,
         Fetch(api.url, 4, 60) as fetch,
-        Fetchers(fetch) as fetchers,
+        Fetchers(fetch) as running,
     ):
-        for process in fetchers.processes:
+        for process in running.processes:
             process.kill()
         with pytest.raises(Unfetched) as failed:
-            list(fetchers.pages(range(1, PAGES), 1))
+            list(running.pages(range(1, PAGES), 1))
     assert str(failed.value) == (
         "A process that fetches pages ended (status -9): see this run's standard error, and"
         " whether the machine ran out of memory; then run again."
@@ -117,13 +130,13 @@ def test_fetchers_answer_whole_when_they_are_stopped_and_continued(
     with (
         ApiSimulator(generated_users(pages * rows, tmp_path)) as api,
         Fetch(api.url, 4, 60) as fetch,
-        Fetchers(fetch) as fetchers,
+        Fetchers(fetch) as running,
     ):
         over = threading.Event()
 
         def interrupt() -> None:
             while not over.wait(0.002):
-                for process in fetchers.processes:
+                for process in running.processes:
                     process.send_signal(signal.SIGSTOP)
                     process.send_signal(signal.SIGCONT)
 
@@ -131,7 +144,7 @@ def test_fetchers_answer_whole_when_they_are_stopped_and_continued(
         thread.start()
         try:
             came = 0
-            for page in fetchers.pages(range(1, pages + 1), rows):
+            for page in running.pages(range(1, pages + 1), rows):
                 came += len(page.flat)
                 time.sleep(0.01)  # the pipes fill, so that writes are long
         finally:
@@ -146,8 +159,8 @@ def test_fetchers_end_with_the_process_that_started_them() -> None:
         "import time\n"
         "from randusers_assets.fetchers import Fetchers\n"
         "from randusers_assets.fetching import Fetch\n"
-        "fetchers = Fetchers(Fetch('http://127.0.0.1:9', 2, 60))\n"
-        "print(*(process.pid for process in fetchers.processes), flush=True)\n"
+        "running = Fetchers(Fetch('http://127.0.0.1:9', 2, 60))\n"
+        "print(*(process.pid for process in running.processes), flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as parent:  # noqa: S603  # this interpreter

@@ -14,6 +14,7 @@ import pytest
 from randusers_assets import definitions, dialect, receipts
 from randusers_assets.audited_csv import AuditedCsv
 from randusers_assets.contract import COLUMNS
+from randusers_assets.failures import Interrupted
 from randusers_assets.io_managers import (
     UsersIOManager,
     load_csv,
@@ -25,7 +26,8 @@ from randusers_assets.io_managers import (
 )
 from randusers_assets.publishing import publish
 from randusers_assets.snapshots import FetchFacts, RawUsers, UserFrames
-from randusers_assets.store import SnapshotStore
+from randusers_assets.spool import Spool
+from randusers_assets.store import SnapshotStore, Stored
 from randusers_assets_tests.builders import csv_of, facts_of, frames_of, raw_users_of, user, users
 
 # Dagster itself, as it initializes a resource that depends on another.
@@ -44,6 +46,31 @@ def collected() -> Iterator[None]:
     """Collect Dagster's contexts, which hold in-memory databases, here and not at some odd time."""
     yield
     gc.collect()
+
+
+class Interrupting(SnapshotStore):
+    """A store whose user presses Ctrl-C as it is asked for anything."""
+
+    def download(self, path: str, advice: str) -> tuple[Spool, Stored]:  # noqa: ARG002  # the base's
+        """Be interrupted."""
+        raise dg.DagsterExecutionInterruptedError
+
+    def put(self, *_args: object, **_settings: object) -> Stored:
+        """Be interrupted."""
+        raise dg.DagsterExecutionInterruptedError
+
+
+def test_interrupted_transfers_end_the_run(store: SnapshotStore) -> None:
+    """Neither a download nor an upload that somebody ends is begun again by a retry policy."""
+    manager = UsersIOManager(snapshot_store=Interrupting(**dict(store)))
+    output = dg.build_output_context(asset_key="users_df", partition_key=DAY)
+    with pytest.raises(Interrupted):
+        manager.handle_output(output, frames_of(users(1)))
+    source = dg.build_input_context(
+        asset_key="users_df", partition_key=DAY, dagster_type=dg.PythonObjectDagsterType(UserFrames)
+    )
+    with pytest.raises(Interrupted):
+        manager.load_input(source)
 
 
 def handed_over(

@@ -1,7 +1,10 @@
 """Keys on the disk: which come twice, however many passes it takes to tell."""
 
+import gc
 from collections import Counter
+from pathlib import Path
 
+import dagster as dg
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from randusers_assets import keys as keys_module
 from randusers_assets.keys import Keys
+from randusers_assets.spool import Spool
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -51,6 +55,22 @@ def test_keys_agree_with_a_count_in_memory(parts: list[list[int]]) -> None:
     assert keys.repeated().tolist() == sorted(key for key, count in counts.items() if count > 1)
     first = next(((at, key) for at, key in enumerate(every) if key in every[:at]), None)
     assert keys.comes_again() == (len(every) - len(counts), first)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="macOS has no disk that is always full")
+@pytest.mark.parametrize("count", [1, 1 << 18])
+def test_keys_that_the_disk_cannot_hold_name_it(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """As they are taken, or as they are read if they were few, in one sentence; then no more."""
+    monkeypatch.setattr(
+        Spool,
+        "writer",
+        lambda _spool: Path("/dev/full").open("wb"),  # noqa: SIM115  # the keys close it
+    )
+    with pytest.raises(dg.Failure, match=r": the disk is full: make room, or point TMPDIR to"):
+        keys_of([*range(count)]).repeated()
+    gc.collect()  # what is left is not written once more
 
 
 def test_keys_are_read_again_after_more_were_added() -> None:
