@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from benchmarks import report
 from benchmarks.measure import BenchmarkError, Usage, csv_rows, empty_bucket, measure
-from randusers_assets.sandbox.s3 import ACCESS_KEY, REGION, LocalS3, local_s3
-from randusers_assets.sandbox.spool import SandboxError
+from randusers_sandbox.s3 import ACCESS_KEY, REGION, LocalS3, local_s3
+from randusers_sandbox.user_file import SandboxError
 
 HERE = Path(__file__).parent
 PEERS = HERE / "peers"
@@ -68,7 +68,7 @@ def simulator(users: int, latency_ms: int = 0) -> Iterator[str]:
     if (free := shutil.disk_usage(WORK).free) < need:
         raise BenchmarkError(f"{WORK}: {users:,} users need {need:,} bytes and {free:,} are free.")
     log = WORK / "api.log"
-    command = [sys.executable, "-m", "randusers_assets.sandbox.api", "--directory", f"{WORK}/api"]
+    command = [sys.executable, "-m", "randusers_sandbox.api", "--directory", f"{WORK}/api"]
     with (
         log.open("wb") as errors,
         subprocess.Popen(  # noqa: S603 - this interpreter, this project

@@ -13,12 +13,12 @@ import boto3
 import msgspec
 import pyarrow as pa
 
-from randusers_assets import dialect
-from randusers_assets.audit import Audit
 from randusers_assets.contract import user_type
-from randusers_assets.flattening import flatten
-from randusers_assets.pages import listing_of, read_page
-from randusers_assets.snapshots import BATCH_ROWS
+from randusers_assets.pipeline.audit import csv_format
+from randusers_assets.pipeline.audit.rules import Audit
+from randusers_assets.pipeline.fetch.pages import listing_of, read_page
+from randusers_assets.pipeline.flatten.arrow import flatten
+from randusers_assets.pipeline.flatten.frames import BATCH_ROWS
 
 PASSES = 5
 PAGE_SIZE = 500
@@ -65,7 +65,7 @@ def transform(
     """Page bytes to CSV bytes, the contract and the row rules enforced; all in this thread."""
     audit = Audit()
     for batch in batches(pages, flat):
-        yield dialect.encode(audit.add(batch).good(batch))
+        yield csv_format.encode(audit.add(batch).good(batch))
 
 
 def least(clock: Callable[[], float], work: Callable[[], object]) -> float:
@@ -87,7 +87,7 @@ def main(users: int) -> None:
     """Measure every floor; CPU seconds for what computes, wall seconds for what waits."""
     url, bucket = os.environ["RANDUSERS_API_URL"], os.environ["RANDUSERS_BUCKET"]
     pages = fetch(url, users)
-    csv = dialect.header() + b"".join(transform(pages))
+    csv = csv_format.header() + b"".join(transform(pages))
     flat = list(batches(pages, decoded))
     s3 = boto3.client("s3")
     cpu, wall = time.process_time, time.perf_counter
@@ -100,7 +100,7 @@ def main(users: int) -> None:
         "msgspec": least(cpu, lambda: drained(map(msgspec.json.decode, pages))),
         "transform": least(cpu, lambda: drained(transform(pages))),
         "transform_raw": least(cpu, lambda: drained(transform(pages, read))),
-        "csv": least(cpu, lambda: drained(map(dialect.encode, flat))),
+        "csv": least(cpu, lambda: drained(map(csv_format.encode, flat))),
         "upload": least(wall, lambda: s3.put_object(Bucket=bucket, Key="floor.csv", Body=csv)),
     }
     print(json.dumps(floors))

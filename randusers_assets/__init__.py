@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from randusers_assets.definitions import defs
-    from randusers_assets.loading import load_users
+    from randusers_assets.pipeline.publish.load import load_users
 
 __all__ = ["defs", "load_users"]
 
-_HOMES = {"defs": "randusers_assets.definitions", "load_users": "randusers_assets.loading"}
+_HOMES = {
+    "defs": "randusers_assets.definitions",
+    "load_users": "randusers_assets.pipeline.publish.load",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -5,18 +5,18 @@ from functools import partial
 
 import dagster as dg
 
-from randusers_assets.audited_csv import AuditedCsv, SnapshotGate, audited
 from randusers_assets.automation import daily, require_present
 from randusers_assets.catalog import lineage, raw_schema, table_schema
-from randusers_assets.changes import changes
 from randusers_assets.contract import CONTRACT_VERSION
-from randusers_assets.failures import ending_when_interrupted, final_on_the_last_try
-from randusers_assets.insights import insights, timed
-from randusers_assets.publishing import CODE_VERSION
-from randusers_assets.receipts import read_latest
+from randusers_assets.errors import ending_when_interrupted, final_on_the_last_try
+from randusers_assets.metadata import insights, timed
+from randusers_assets.pipeline.audit.encode import AuditedCsv, SnapshotGate, audited
+from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames, lay_flat
+from randusers_assets.pipeline.publish.diff import changes
+from randusers_assets.pipeline.publish.publish import CODE_VERSION
+from randusers_assets.pipeline.publish.receipt import read_latest
+from randusers_assets.pipeline.storage.s3 import SnapshotStore
 from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
-from randusers_assets.snapshots import RawUsers, UserFrames, lay_flat
-from randusers_assets.store import SnapshotStore
 
 # Faults that outlast the retries within a step are tried again later; a closed gate and a wrong
 # setting are not.

@@ -7,14 +7,14 @@ from typing import Any, ParamSpec
 
 import dagster as dg
 
-from randusers_assets.audit import EXAMPLES, ROW_RULES, Finding
-from randusers_assets.audited_csv import SnapshotGate, encoded
 from randusers_assets.automation import daily
 from randusers_assets.contract import Offender
+from randusers_assets.pipeline.audit.encode import SnapshotGate, encoded
+from randusers_assets.pipeline.audit.rules import EXAMPLES, ROW_RULES, Finding
+from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
+from randusers_assets.pipeline.publish.publish import accepted_before, history_problems, read_back
+from randusers_assets.pipeline.storage.s3 import SnapshotStore
 from randusers_assets.previews import daily_check_spec
-from randusers_assets.publishing import accepted_before, history_problems, read_back
-from randusers_assets.snapshots import RawUsers, UserFrames
-from randusers_assets.store import SnapshotStore
 
 P = ParamSpec("P")
 

@@ -3,9 +3,7 @@
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
-from randusers_assets.alerts import users_snapshot_failure_alert, users_snapshot_recovery_alert
 from randusers_assets.assets import raw_users, users_csv, users_df
-from randusers_assets.audited_csv import SnapshotGate
 from randusers_assets.automation import users_snapshot_job, users_snapshot_schedule
 from randusers_assets.checks import (
     raw_users_gates,
@@ -13,11 +11,13 @@ from randusers_assets.checks import (
     users_df_gates,
 )
 from randusers_assets.io_managers import UsersIOManager, frames_path, raw_path
+from randusers_assets.pipeline.audit.encode import SnapshotGate
+from randusers_assets.pipeline.publish.receipt import csv_path
+from randusers_assets.pipeline.storage.s3 import SnapshotStore
 from randusers_assets.previews import with_code_references
-from randusers_assets.receipts import csv_path
 from randusers_assets.resources import RandomUsersApi
+from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
 from randusers_assets.settings import setting
-from randusers_assets.store import SnapshotStore
 
 snapshot_store = SnapshotStore(
     s3_resource=S3Resource(),

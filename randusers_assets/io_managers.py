@@ -6,13 +6,14 @@ import dagster as dg
 import msgspec
 from pydantic import PrivateAttr
 
-from randusers_assets import dialect, receipts
-from randusers_assets.audited_csv import AuditedCsv
-from randusers_assets.failures import ending_when_interrupted
-from randusers_assets.insights import timed
-from randusers_assets.publishing import Publication, publish
-from randusers_assets.snapshots import FetchFacts, RawUsers, UserFrames, to_frame
-from randusers_assets.store import SnapshotStore, Stored
+from randusers_assets.errors import ending_when_interrupted
+from randusers_assets.metadata import timed
+from randusers_assets.pipeline.audit import csv_format
+from randusers_assets.pipeline.audit.encode import AuditedCsv
+from randusers_assets.pipeline.flatten.frames import FetchFacts, RawUsers, UserFrames, to_frame
+from randusers_assets.pipeline.publish import receipt as receipts
+from randusers_assets.pipeline.publish.publish import Publication, publish
+from randusers_assets.pipeline.storage.s3 import SnapshotStore, Stored
 
 _REBUILD = "materialize {asset} for {date} first"
 
@@ -145,8 +146,8 @@ def load_csv(store: SnapshotStore, date: str) -> Any:  # noqa: ANN401  # pandas 
     advice = _REBUILD.format(asset="users_csv", date=date)
     spool, _ = store.download(receipts.csv_path(date), advice)
     with spool.reader() as file:
-        file.seek(len(dialect.header()))
-        return to_frame(dialect.parse(file.read()))
+        file.seek(len(csv_format.header()))
+        return to_frame(csv_format.parse(file.read()))
 
 
 def object_metadata(uri: str, rows: int, stored: Stored) -> dict[str, Any]:

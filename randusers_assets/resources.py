@@ -11,12 +11,12 @@ import dagster as dg
 import tenacity
 from pydantic import Field
 
-from randusers_assets.fetchers import Fetchers
-from randusers_assets.fetching import READ_SECONDS, Fetch, Unfetched, shown
-from randusers_assets.flattening import Flat
-from randusers_assets.pages import Drift, Page, Plan, check_page, plan_of
-from randusers_assets.snapshots import FetchFacts, RawUsers, read_once
-from randusers_assets.spool import Spool, disk_full_named
+from randusers_assets.pipeline.fetch.client import READ_SECONDS, Fetch, Unfetched, shown
+from randusers_assets.pipeline.fetch.pages import Drift, Page, Plan, check_page, plan_of
+from randusers_assets.pipeline.fetch.workers import Fetchers
+from randusers_assets.pipeline.flatten.arrow import Flat
+from randusers_assets.pipeline.flatten.frames import FetchFacts, RawUsers, read_once
+from randusers_assets.pipeline.storage.tempfiles import Spool, disk_full_named
 
 logger = logging.getLogger(__name__)
 

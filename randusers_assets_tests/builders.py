@@ -8,11 +8,17 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from randusers_assets.audited_csv import AuditedCsv, SnapshotGate, audited
 from randusers_assets.contract import BY_NAME, CREDENTIALS
-from randusers_assets.sandbox import users as simulated
-from randusers_assets.snapshots import FetchFacts, FrameFacts, RawUsers, UserFrames, lay_flat
-from randusers_assets.spool import Spool
+from randusers_assets.pipeline.audit.encode import AuditedCsv, SnapshotGate, audited
+from randusers_assets.pipeline.flatten.frames import (
+    FetchFacts,
+    FrameFacts,
+    RawUsers,
+    UserFrames,
+    lay_flat,
+)
+from randusers_assets.pipeline.storage.tempfiles import Spool
+from randusers_sandbox import users as simulated
 
 User = dict[str, Any]
 

@@ -11,8 +11,8 @@ import dagster as dg
 import pytest
 from dagster_aws.s3 import S3Resource
 
-from randusers_assets.sandbox.s3 import LocalS3, local_s3
-from randusers_assets.store import SnapshotStore
+from randusers_assets.pipeline.storage.s3 import SnapshotStore
+from randusers_sandbox.s3 import LocalS3, local_s3
 
 
 @pytest.fixture(autouse=True)

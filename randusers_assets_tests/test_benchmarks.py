@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks import report
 from benchmarks.measure import MAXRSS_BYTES, BenchmarkError, csv_rows, empty_bucket, measure
-from randusers_assets.sandbox.s3 import LocalS3
-from randusers_assets.store import SnapshotStore
+from randusers_assets.pipeline.storage.s3 import SnapshotStore
+from randusers_sandbox.s3 import LocalS3
 
 
 def test_measure_counts_the_memory_of_the_process(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import dagster as dg
 import msgspec
 import pytest
 
-from randusers_assets import checks, receipts
-from randusers_assets.audit import ROW_RULES
-from randusers_assets.audited_csv import SnapshotGate
-from randusers_assets.publishing import publish
-from randusers_assets.snapshots import RawUsers, UserFrames
-from randusers_assets.store import SnapshotStore
+from randusers_assets import checks
+from randusers_assets.pipeline.audit.encode import SnapshotGate
+from randusers_assets.pipeline.audit.rules import ROW_RULES
+from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
+from randusers_assets.pipeline.publish import receipt as receipts
+from randusers_assets.pipeline.publish.publish import publish
+from randusers_assets.pipeline.storage.s3 import SnapshotStore
 from randusers_assets_tests.builders import (
     User,
     csv_of,

@@ -24,8 +24,8 @@ from randusers_assets.contract import (
     mask,
     unknown_paths,
 )
-from randusers_assets.flattening import arrow_schema, flatten, instants
-from randusers_assets.sandbox.users import user
+from randusers_assets.pipeline.flatten.arrow import arrow_schema, flatten, instants
+from randusers_sandbox.users import user
 
 MARK = "Zanzibar-4711"
 MISSING = object()

@@ -44,7 +44,7 @@ def test_snapshot_gate_keeps_its_ratio_when_a_run_accepts_a_change() -> None:
         "import os\n"
         "os.environ['RANDUSERS_MAX_REJECTED_RATIO'] = '0.25'\n"
         "import dagster as dg\n"
-        "from randusers_assets.audited_csv import SnapshotGate\n"
+        "from randusers_assets.pipeline.audit.encode import SnapshotGate\n"
         "from randusers_assets.definitions import defs\n"
         "@dg.op\n"
         "def look(snapshot_gate: SnapshotGate) -> None:\n"

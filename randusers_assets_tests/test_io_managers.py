@@ -11,10 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from randusers_assets import definitions, dialect, receipts
-from randusers_assets.audited_csv import AuditedCsv
+from randusers_assets import definitions
 from randusers_assets.contract import COLUMNS
-from randusers_assets.failures import Interrupted
+from randusers_assets.errors import Interrupted
 from randusers_assets.io_managers import (
     UsersIOManager,
     load_csv,
@@ -24,10 +23,13 @@ from randusers_assets.io_managers import (
     save_frames,
     save_raw,
 )
-from randusers_assets.publishing import publish
-from randusers_assets.snapshots import FetchFacts, RawUsers, UserFrames
-from randusers_assets.spool import Spool
-from randusers_assets.store import SnapshotStore, Stored
+from randusers_assets.pipeline.audit import csv_format
+from randusers_assets.pipeline.audit.encode import AuditedCsv
+from randusers_assets.pipeline.flatten.frames import FetchFacts, RawUsers, UserFrames
+from randusers_assets.pipeline.publish import receipt as receipts
+from randusers_assets.pipeline.publish.publish import publish
+from randusers_assets.pipeline.storage.s3 import SnapshotStore, Stored
+from randusers_assets.pipeline.storage.tempfiles import Spool
 from randusers_assets_tests.builders import csv_of, facts_of, frames_of, raw_users_of, user, users
 
 # Dagster itself, as it initializes a resource that depends on another.
@@ -161,7 +163,7 @@ def test_users_csv_is_published_with_its_receipt(store: SnapshotStore) -> None:
     csv = csv_of(users(3))
     metadata = handed_over(store, "users_csv", csv)
     body, content_type, beside = stored_at(store, CSV_KEY)
-    assert body.startswith(dialect.header())
+    assert body.startswith(csv_format.header())
     assert content_type == "text/csv; charset=utf-8"
     assert beside == {"sha256": csv.sha256}
     receipt = receipts.read_receipt(store, DAY)

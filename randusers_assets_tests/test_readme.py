@@ -38,7 +38,7 @@ def test_readme_shows_what_the_demo_prints() -> None:
     )
     assert shown
     assert command
-    cli = [sys.executable, "-m", "randusers_assets.cli"]
+    cli = [sys.executable, "-m", "randusers_assets.cli.main"]
     argv = [*cli, *command[1].replace("-- randusers", f"-- {' '.join(cli)}").split()]
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     done = subprocess.run(  # noqa: S603  # this project's own command line

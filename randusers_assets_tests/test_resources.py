@@ -21,10 +21,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from randusers_assets import fetching, resources
-from randusers_assets.fetchers import Fetchers
-from randusers_assets.fetching import PAGE_TRIES, Fetch, Unfetched, shown
-from randusers_assets.pages import read_page
+from randusers_assets import resources
+from randusers_assets.pipeline.fetch import client as fetching
+from randusers_assets.pipeline.fetch.client import PAGE_TRIES, Fetch, Unfetched, shown
+from randusers_assets.pipeline.fetch.pages import read_page
+from randusers_assets.pipeline.fetch.workers import Fetchers
+from randusers_assets.pipeline.flatten.frames import RawUsers
 from randusers_assets.resources import (
     FETCHERS_FROM_PAGES,
     SNAPSHOT_TRIES,
@@ -33,9 +35,8 @@ from randusers_assets.resources import (
     fetch_metadata,
     tenths,
 )
-from randusers_assets.sandbox import paging
-from randusers_assets.sandbox.api import Answer, ApiSimulator, UserSpool, generated_users
-from randusers_assets.snapshots import RawUsers
+from randusers_sandbox import paging
+from randusers_sandbox.api import Answer, ApiSimulator, UserSpool, generated_users
 
 Bend = Callable[[int, Answer], Answer]
 

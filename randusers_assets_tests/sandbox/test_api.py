@@ -14,14 +14,14 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from randusers_assets.sandbox.api import (
+from randusers_sandbox.api import (
     Answer,
     ApiSimulator,
     SandboxError,
     UserSpool,
     generated_users,
 )
-from randusers_assets.sandbox.users import user
+from randusers_sandbox.users import user
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +247,7 @@ def test_api_misbehaves_as_its_subclass_says(users: UserSpool) -> None:
 
 def test_api_runs_as_a_process_that_ends_with_its_parent(tmp_path: Path) -> None:
     """The first line printed is a URL that answers; a closed standard input ends the process."""
-    command = [sys.executable, "-m", "randusers_assets.sandbox.api", "--users", "3"]
+    command = [sys.executable, "-m", "randusers_sandbox.api", "--users", "3"]
     with subprocess.Popen(  # noqa: S603 - this interpreter
         [*command, "--directory", str(tmp_path), "--end-with-stdin"],
         stdin=subprocess.PIPE,
@@ -266,7 +266,7 @@ def test_api_process_says_in_one_sentence_why_it_cannot_start(tmp_path: Path) ->
     """A users file that is not there ends the process with status 1 and the reason alone."""
     ended = subprocess.run(  # noqa: S603 - this interpreter
         [
-            *(sys.executable, "-m", "randusers_assets.sandbox.api"),
+            *(sys.executable, "-m", "randusers_sandbox.api"),
             *("--users-file", str(tmp_path / "none.json"), "--directory", str(tmp_path)),
         ],
         capture_output=True,
@@ -283,7 +283,7 @@ def test_api_process_says_in_one_sentence_why_it_cannot_start(tmp_path: Path) ->
 def test_sandbox_starts_without_importing_dagster() -> None:
     """The sandbox's modules load nothing heavy: it must start in less than a second."""
     code = (
-        "import sys, randusers_assets.sandbox.api, randusers_assets.sandbox.supervisor;"
+        "import sys, randusers_sandbox.api, randusers_sandbox.supervisor;"
         "print(sorted({'dagster', 'pandas', 'boto3', 'pyarrow'} & set(sys.modules)))"
     )
     printed = subprocess.run(  # noqa: S603 - this interpreter

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
-from randusers_assets.sandbox.s3 import ACCESS_KEY, REGION, LocalS3, local_s3
-from randusers_assets.sandbox.spool import SandboxError
+from randusers_sandbox.s3 import ACCESS_KEY, REGION, LocalS3, local_s3
+from randusers_sandbox.user_file import SandboxError
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -103,14 +103,14 @@ def test_local_s3_names_its_extra_where_it_is_not_installed(tmp_path: Path) -> N
     """Without ministack the error says what to install."""
     code = (
         "import sys; sys.modules['ministack'] = None\n"  # what import finds where there is none
-        "from pathlib import Path; from randusers_assets.sandbox.s3 import local_s3\n"
+        "from pathlib import Path; from randusers_sandbox.s3 import local_s3\n"
         "local_s3(Path(sys.argv[1])).__enter__()"
     )
     ended = subprocess.run(  # noqa: S603 - this interpreter
         [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert ended.stderr.splitlines()[-1] == (
-        "randusers_assets.sandbox.spool.SandboxError: The local S3 (ministack) is not installed:"
+        "randusers_sandbox.user_file.SandboxError: The local S3 (ministack) is not installed:"
         " pip install 'randusers-assets[sandbox]'."
     )
 
@@ -119,7 +119,7 @@ def test_local_s3_dies_with_a_killed_parent(tmp_path: Path) -> None:
     """SIGKILL to the parent ends the server too, and its directory can be used again."""
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from randusers_assets.sandbox.s3 import local_s3\n"
+        "from randusers_sandbox.s3 import local_s3\n"
         "with local_s3(Path(sys.argv[1])) as s3: print(s3.process.pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen(  # noqa: S603 - this interpreter

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import requests
 
-from randusers_assets.sandbox import supervisor
-from randusers_assets.sandbox.spool import SandboxError
+from randusers_sandbox import supervisor
+from randusers_sandbox.user_file import SandboxError
 
 RUN = """
 import sys
 from pathlib import Path
-from randusers_assets.sandbox import supervisor
+from randusers_sandbox import supervisor
 sys.exit(supervisor.run(
     sys.argv[2:], users=20, users_file=None, directory=Path(sys.argv[1]), latency_seconds=0
 ))

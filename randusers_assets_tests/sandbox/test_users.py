@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from email_validator import validate_email
 
-from randusers_assets.sandbox.users import user
+from randusers_sandbox.users import user
 
 # The record of the design, values left out: keys in the order that the API sends them.
 SHAPE = (
@@ -53,7 +53,7 @@ def test_users_are_compact_utf8_json() -> None:
 
 def test_users_are_a_function_of_number_and_seed() -> None:
     """Another process makes the same bytes; another seed does not."""
-    code = "import sys; from randusers_assets.sandbox.users import user; print(user(7, 3).decode())"
+    code = "import sys; from randusers_sandbox.users import user; print(user(7, 3).decode())"
     printed = subprocess.run(  # noqa: S603 - this interpreter
         [sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8"
     ).stdout

@@ -10,12 +10,11 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
 from randusers_assets import assets
-from randusers_assets.alerts import users_snapshot_failure_alert, users_snapshot_recovery_alert
-from randusers_assets.audit import ROW_RULES
 from randusers_assets.automation import users_snapshot_schedule
 from randusers_assets.checks import raw_users_gates, users_csv_gates, users_df_gates
 from randusers_assets.contract import COLUMNS
-from randusers_assets.sandbox.users import user
+from randusers_assets.pipeline.audit.rules import ROW_RULES
+from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
 from randusers_assets_tests.ui.serving import (
     CHECKS,
     GRAPH,
@@ -30,6 +29,7 @@ from randusers_assets_tests.ui.serving import (
     served,
     snapshot_served,
 )
+from randusers_sandbox.users import user
 
 USERS = 20
 INVALID_EMAIL = "ada at example.com"

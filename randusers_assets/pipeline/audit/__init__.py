@@ -1,0 +1,1 @@
+"""Row rules, gates and the CSV."""

@@ -1,0 +1,1 @@
+"""From JSON users to flat columns."""

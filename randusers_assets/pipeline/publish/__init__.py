@@ -1,0 +1,1 @@
+"""From an audited CSV to a proved publication."""
