@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SHUT_RDWR, socket
-from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import parse_qs, urlsplit
 
@@ -40,16 +39,16 @@ __all__ = [
 PATH: Final = "/api/v1/public/randomusers"
 REQUESTS_PER_WINDOW: Final = 5000
 WINDOW_SECONDS: Final = 900
-# A served page costs as much of the allowance as at the API, whose 500 users have 5000 requests.
+# The real API allows 5000 requests for its 500 users; keep that ratio for any number of users.
 _REQUESTS_PER_USER: Final = 10
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer; `headers` win over the usual ones.
+    """One HTTP answer; its `headers` override the usual ones.
 
-    A `Content-Length` in `headers` that is not the body's is sent as it is, and the connection
-    closed after the body: a truncated answer. Status 0 closes the connection unanswered.
+    A wrong `Content-Length` is sent as given and the connection then closed, which truncates the
+    answer. Status 0 closes the connection without an answer.
     """
 
     status: int
@@ -58,13 +57,10 @@ class Answer:
 
 
 class ApiSimulator:
-    """The API on a free loopback port, served by threads of this process while entered.
+    """Serve the API on a loopback port, in threads of this process, while the context is open.
 
-    Subclass it to misbehave: override `answer`, `envelope` or `users_of`.
-
-    Attributes:
-        requests: How many requests came in, the refused ones included.
-        request_headers: The headers of the latest request, names in lower case.
+    To simulate a faulty API, override `answer`, `envelope` or `users_of`. `requests` counts all
+    requests, `request_headers` has the latest one's headers, with names in lower case.
     """
 
     def __init__(
@@ -92,11 +88,7 @@ class ApiSimulator:
 
     @property
     def url(self) -> str:
-        """The endpoint's URL, without a query.
-
-        Raises:
-            SandboxError: The simulator is not serving.
-        """
+        """The endpoint's URL, without a query."""
         if self._server is None:
             raise SandboxError("The API simulator is not serving: enter it as a context manager.")
         return f"http://127.0.0.1:{self._server.server_port}{PATH}"
@@ -112,18 +104,13 @@ class ApiSimulator:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.stop()
             self._server = None
 
     def answer(self, page: str | None, limit: str | None) -> Answer:
-        """Answer one request within the rate limit, its query values as they came in."""
+        """Return the answer to a request within the rate limit, from its raw query values."""
         number, size = paging.js_number(page or "1"), paging.js_number(limit or "10")
         if isinstance(number, int) and isinstance(size, int):
             envelope, users = self.envelope(number, size), self.users_of(number, size)
@@ -131,19 +118,19 @@ class ApiSimulator:
             envelope = paging.envelope(number, size, len(self.users))
             users = self.users.slice(*paging.bounds(number, size, len(self.users)))
         head, mark, tail = json.dumps(envelope, separators=(",", ":")).partition('"data":[')
-        inside = users if mark else b""  # an overridden envelope may have no place for users
+        inside = users if mark else b""  # an overridden envelope may have no array
         return Answer(200, b"".join((head.encode(), mark.encode(), inside, tail.encode())))
 
     def envelope(self, page: int, limit: int) -> dict[str, Any]:
-        """Return the body of one page, its array of users empty."""
+        """Return the body of one page with an empty array of users."""
         return paging.envelope(page, limit, len(self.users))
 
     def users_of(self, page: int, limit: int) -> bytes:
-        """Return the users of one page: the inside of the array, in JSON."""
+        """Return the users of one page as comma-joined JSON."""
         return self.users.slice(*paging.bounds(page, limit, len(self.users)))
 
     def respond(self, target: str, headers: Mapping[str, str]) -> Answer:
-        """Answer one GET of `target`: count it, then rate limit, path, latency and gzip."""
+        """Count a GET of `target` and return its answer: rate limit, path, latency and gzip."""
         url = urlsplit(target)
         with self._lock:
             self.requests += 1
@@ -173,7 +160,7 @@ class ApiSimulator:
             answer = _error(404, "The requested endpoint does not exist")
         else:
             query = parse_qs(url.query, keep_blank_values=True)
-            # Express makes an array of a repeated parameter; as a string it has commas.
+            # Express turns a repeated parameter into an array, which reads as "1,2" as a string.
             page, limit = (
                 ",".join(query[name]) if name in query else None for name in ("page", "limit")
             )
@@ -188,13 +175,8 @@ class ApiSimulator:
 
 
 def _error(status: int, message: str) -> Answer:
-    body: dict[str, Any] = {
-        "statusCode": status,
-        "data": None,
-        "success": False,
-        "errors": [],
-        "message": message,
-    }
+    body: dict[str, Any] = {"statusCode": status, "data": None, "success": False}
+    body |= {"errors": [], "message": message}
     return Answer(status, json.dumps(body, separators=(",", ":")).encode())
 
 
@@ -208,20 +190,20 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer's own looks the host's name up, which can take seconds.
+        # HTTPServer.server_bind looks up the host's name, which can take seconds.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
 
     def stop(self) -> None:
-        """Close the listener and the connections that clients keep alive."""
+        """Close the listener and all kept-alive connections."""
         self.shutdown()
         self.server_close()
         for connection in self.connections.copy():
-            with contextlib.suppress(OSError):  # closed by its client meanwhile
+            with contextlib.suppress(OSError):  # the client has closed it
                 connection.shutdown(SHUT_RDWR)
 
     def handle_error(self, request: socket | tuple[bytes, socket], client_address: object) -> None:
-        # A client that hangs up is no fault of the server's.
+        # A client that hangs up is not an error of the server.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -257,40 +239,34 @@ class _Handler(BaseHTTPRequestHandler):
         return "randusers-sandbox"
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Log nothing: a request costs less than its line."""
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m randusers_sandbox.api")
-    parser.add_argument("--port", type=int, default=0, help="0 for a free one")
-    parser.add_argument("--users", type=int, default=500, help="how many users to generate")
-    parser.add_argument("--users-file", type=Path, help="a JSON array of users to serve instead")
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="before each answer")
-    parser.add_argument("--directory", type=Path, required=True, help="where spools are kept")
-    parser.add_argument(
-        "--end-with-stdin", action="store_true", help="end when standard input is closed"
-    )
-    return parser.parse_args()
+        """Log nothing: a log line would cost more than the request itself."""
 
 
 def main() -> int:
-    """Serve until stopped; the first line printed is the URL, once it answers."""
-    arguments = _arguments()
+    """Print the URL once it answers, then serve until stopped."""
+    parser = argparse.ArgumentParser(prog="python -m randusers_sandbox.api")
+    parser.add_argument("--port", type=int, default=0, help="port (default: any free port)")
+    parser.add_argument("--users", type=int, default=500, help="generated users (default: 500)")
+    parser.add_argument("--users-file", type=Path, help="serve this JSON array of users instead")
+    parser.add_argument("--latency-ms", type=float, default=0, help="wait before each answer")
+    parser.add_argument("--directory", type=Path, required=True, help="keep the users' files here")
+    parser.add_argument("--end-with-stdin", action="store_true", help="stop when stdin closes")
+    given = parser.parse_args()
     try:
-        if arguments.users_file:
-            users = users_from_file(arguments.users_file, arguments.directory)
+        if given.users_file:
+            users = users_from_file(given.users_file, given.directory)
         else:
-            users = generated_users(arguments.users, arguments.directory)
+            users = generated_users(given.users, given.directory)
         simulator = ApiSimulator(
             users,
-            port=arguments.port,
-            latency_seconds=arguments.latency_ms / 1000,
+            port=given.port,
+            latency_seconds=given.latency_ms / 1000,
             rate_limit=max(REQUESTS_PER_WINDOW, _REQUESTS_PER_USER * len(users)),
         )
         with simulator, contextlib.suppress(KeyboardInterrupt):
             sys.stdout.write(f"{simulator.url}\n")
             sys.stdout.flush()
-            if arguments.end_with_stdin:
+            if given.end_with_stdin:
                 sys.stdin.buffer.read()
             else:
                 threading.Event().wait()

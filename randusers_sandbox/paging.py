@@ -1,4 +1,4 @@
-"""Paging as the API's JavaScript does it, nonsense included."""
+"""Paging as the API's JavaScript computes it, even for nonsense."""
 
 import math
 import re
@@ -10,7 +10,7 @@ _EXACT: Final = 2**53
 
 
 def js_number(text: str) -> int | float:
-    """Return what JavaScript's unary `+` makes of a string: NaN where Python would raise."""
+    """Return a string as a number as JavaScript's unary `+` does: NaN where Python would raise."""
     text = text.strip()
     if not text:
         return 0
@@ -26,7 +26,7 @@ def js_number(text: str) -> int | float:
 
 
 def envelope(page: float, limit: float, total: int) -> dict[str, Any]:
-    """Return the API's body for a page, less the users; NaN and infinities become null."""
+    """Return the API's body for a page, without users; NaN and infinities become null."""
     pages: float = total / limit if limit else math.inf * total
     if math.isfinite(pages):
         pages = math.ceil(pages)
@@ -53,7 +53,7 @@ def _json_number(value: float) -> float | None:
 
 
 def bounds(page: float, limit: float, total: int) -> tuple[int, int]:
-    """Return the bounds of `users.slice((page - 1) * limit, start + limit)` in JavaScript."""
+    """Return the bounds of JavaScript's `users.slice(start, start + limit)` for a page."""
     start = (page - 1) * limit
     return _js_index(start, total), _js_index(start + limit, total)
 

@@ -1,4 +1,4 @@
-"""A local S3: ministack as a child process, on loopback alone, that keeps its objects."""
+"""A local S3: ministack as a child process that listens on loopback only and keeps its objects."""
 
 import contextlib
 import fcntl
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,13 +20,15 @@ from randusers_sandbox.user_file import SandboxError
 ACCESS_KEY: Final = "sandbox"
 REGION: Final = "us-east-1"
 
+_Process = subprocess.Popen[bytes]
+
 _START_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 5.0
-_LOCK_SECONDS: Final = 2.0  # above what _CHILD takes to end
-_ATTEMPTS: Final = 3  # another process may take a free port between its choice and its use
+_LOCK_SECONDS: Final = 2.0  # longer than _CHILD takes to end
+_ATTEMPTS: Final = 3  # another process may take the free port before ministack does
 
-# Ends when its standard input closes, that is when its parent is gone, however that died:
-# Linux's PR_SET_PDEATHSIG is not on macOS and fires when the parent's thread ends.
+# The child ends when its standard input closes, which happens however its parent ends. macOS does
+# not have Linux's PR_SET_PDEATHSIG, which also fires when only the parent's thread ends.
 _CHILD: Final = """
 import os, signal, sys, threading, time
 def end_with_parent():
@@ -42,49 +45,31 @@ main()
 """
 
 
+@dataclass(frozen=True)
 class LocalS3:
-    """A running local S3.
+    """A running local S3, which accepts any credentials."""
 
-    Attributes:
-        endpoint_url: For `AWS_ENDPOINT_URL_S3`; any credentials will do.
-        process: The server itself.
-    """
-
-    def __init__(self, endpoint_url: str, process: subprocess.Popen[bytes]) -> None:
-        self.endpoint_url = endpoint_url
-        self.process = process
+    endpoint_url: str
+    process: _Process
 
     def create_bucket(self, name: str) -> None:
-        """Create a bucket, versioning off; one that exists is left as it is.
-
-        Raises:
-            SandboxError: The server refused it or is gone.
-        """
-        # No boto3: it would read the caller's profile, proxies and configuration, and load for
-        # longer than the server takes to start.
-        connection = http.client.HTTPConnection(urlsplit(self.endpoint_url).netloc, timeout=10)
+        """Create a bucket without versioning, unless it exists."""
         try:
-            connection.request("PUT", f"/{name}")
-            response = connection.getresponse()
-            said = response.read().decode(errors="replace")
+            status, body = _request(urlsplit(self.endpoint_url).netloc, "PUT", f"/{name}", 10.0)
         except (OSError, http.client.HTTPException) as error:
-            raise SandboxError(f"The local S3 at {self.endpoint_url} is gone: {error}.") from error
-        finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
             raise SandboxError(
-                f"The local S3 did not create the bucket {name}: {' '.join(said.split())}"
+                f"The local S3 at {self.endpoint_url} does not answer ({error}): start it again."
+            ) from error
+        if status != http.HTTPStatus.OK:
+            raise SandboxError(
+                f"The local S3 did not create the bucket {name} (check its name):"
+                f" {' '.join(body.decode(errors='replace').split())}"
             )
 
 
 @contextlib.contextmanager
 def local_s3(directory: Path, port: int = 0) -> Iterator[LocalS3]:
-    """Run a local S3 that keeps its objects under `directory`, until the context ends.
-
-    Raises:
-        SandboxError: ministack is not installed, did not answer in time, the port is in use, or
-            another sandbox runs on the directory.
-    """
+    """Run a local S3 that keeps its objects under `directory`, until the context ends."""
     if importlib.util.find_spec("ministack") is None:
         raise SandboxError(
             "The local S3 (ministack) is not installed: pip install 'randusers-assets[sandbox]'."
@@ -93,7 +78,7 @@ def local_s3(directory: Path, port: int = 0) -> Iterator[LocalS3]:
     with (directory / "lock").open("w") as lock:
         if not _locked(lock.fileno()):
             raise SandboxError(
-                f"Another sandbox runs on {directory}: end it, or choose another directory."
+                f"Another sandbox uses the directory {directory}: stop it, or choose another one."
             )
         process, chosen = _started(directory, port, lock.fileno())
         try:
@@ -103,20 +88,17 @@ def local_s3(directory: Path, port: int = 0) -> Iterator[LocalS3]:
 
 
 def _locked(lock: int) -> bool:
-    """Take the lock, giving the server of a killed sandbox the time to end; say if it is ours."""
+    """Take the lock and return whether it worked; a killed sandbox's server gets time to end."""
     deadline = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        else:
             return True
+        time.sleep(0.02)
+    return False
 
 
-def _started(directory: Path, port: int, lock: int) -> tuple[subprocess.Popen[bytes], int]:
+def _started(directory: Path, port: int, lock: int) -> tuple[_Process, int]:
     """Return a server that answers, and its port."""
     if port and _in_use(port):
         raise SandboxError(
@@ -124,22 +106,20 @@ def _started(directory: Path, port: int, lock: int) -> tuple[subprocess.Popen[by
         )
     for _ in range(1 if port else _ATTEMPTS):
         chosen = port or _free_port()
-        process = _spawn(directory, chosen, lock)
-        try:
+        with contextlib.ExitStack() as stack:
+            process = _spawn(directory, chosen, lock)
+            stack.callback(_stop, process)
             if _answers(process, chosen):
+                stack.pop_all()
                 return process, chosen
-        except BaseException:
-            _stop(process)
-            raise
-        _stop(process)
     raise SandboxError(
         f"The local S3 (ministack) did not start: read its log, {directory / 'ministack.log'}."
     )
 
 
-def _spawn(directory: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
-    # By default ministack listens on every interface, opens listeners of other services, keeps
-    # nothing and leaves a pid file in the temporary directory.
+def _spawn(directory: Path, port: int, lock: int) -> _Process:
+    # By default ministack listens on every interface, starts other services, keeps no objects and
+    # leaves a pid file in the temporary directory.
     settings = {
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
@@ -152,8 +132,8 @@ def _spawn(directory: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
         "STATE_DIR": str(directory / "state"),
         "TMPDIR": str(directory),
         "LOG_LEVEL": "WARNING",
-        # Memory stays with the server (glibc alone reads these): to get it from the kernel anew
-        # for every object took as long as all the rest of a large PUT.
+        # Have glibc keep freed memory: getting it from the kernel for each object doubled the time
+        # of a large PUT.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 31),
         "MALLOC_TRIM_THRESHOLD_": str(1 << 32),
     }
@@ -164,9 +144,9 @@ def _spawn(directory: Path, port: int, lock: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            # A Ctrl-C in the terminal is for the command, which may still be writing.
+            # Ctrl-C in the terminal must not stop the server: the command may still be writing.
             process_group=0,
-            # The lock lasts as long as the server, also when its parent was killed.
+            # The server holds the lock until it ends, even if its parent is killed.
             pass_fds=[lock],
         )
 
@@ -182,23 +162,31 @@ def _in_use(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until the server answers; say whether it did before it ended or time was up."""
+def _answers(process: _Process, port: int) -> bool:
+    """Return whether the server answers before it ends or `_START_SECONDS` are over."""
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_START_SECONDS)
         try:
-            connection.request("GET", "/_ministack/health")
-            if connection.getresponse().status == http.HTTPStatus.OK:
+            status, _ = _request(f"127.0.0.1:{port}", "GET", "/_ministack/health", _START_SECONDS)
+            if status == http.HTTPStatus.OK:
                 return process.poll() is None
         except (OSError, http.client.HTTPException):
-            time.sleep(0.01)  # not listening yet; there is nothing to wait on
-        finally:
-            connection.close()
+            time.sleep(0.01)  # not listening yet
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _request(netloc: str, method: str, path: str, seconds: float) -> tuple[int, bytes]:
+    """Return the status and the body of the answer to one request."""
+    # Not boto3: it takes longer to import than the server to start, and reads the caller's
+    # profile, proxies and configuration.
+    connection = http.client.HTTPConnection(netloc, timeout=seconds)
+    with contextlib.closing(connection):
+        connection.request(method, path)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def _stop(process: _Process) -> None:
     process.terminate()
     try:
         process.wait(_STOP_SECONDS)

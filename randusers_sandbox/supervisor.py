@@ -1,4 +1,4 @@
-"""Run one command with stand-ins for the API and S3, and leave no process behind."""
+"""Run one command with stand-ins for the API and S3; no process outlives it."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ BUCKET: Final = "randusers-sandbox"
 
 _START_SECONDS: Final = 600.0  # ten million users take a minute or two to generate
 _LEFTOVER_SECONDS: Final = 3.0
-# Each would lead a client past the local S3, or fail it before its first request.
+# With any of these a client would bypass the local S3, or fail before its first request.
 _DROPPED: Final = (
     "AWS_PROFILE",
     "AWS_DEFAULT_PROFILE",
@@ -45,44 +45,28 @@ def run(
     directory: Path | None,
     latency_seconds: float,
 ) -> int:
-    """Run a command with a stand-in for each part that the environment does not set.
+    """Run a command with stand-ins, and return its exit status, or 128 + the signal that ended it.
 
-    The API simulator stands in unless `RANDUSERS_API_URL` is set, the local S3 unless
-    `RANDUSERS_BUCKET` is. The command runs in a process group of its own, is sent the signals that
-    this process gets, and has no terminal as its standard input, which would stop it.
-
-    Args:
-        command: The program and its arguments.
-        users: How many users to generate for the simulator.
-        users_file: A JSON array of users to serve instead.
-        directory: Where users and objects are kept; None for a temporary directory.
-        latency_seconds: What the simulator waits before each answer.
-
-    Returns:
-        The command's exit status, 128 + n if signal n ended it, 1 if a stand-in died before it.
-
-    Raises:
-        SandboxError: A stand-in cannot start, or there is no such command.
-        SystemExit: A signal came before the command ran; the status is 128 + its number.
+    The API is simulated unless `RANDUSERS_API_URL` is set, S3 unless `RANDUSERS_BUCKET` is. The
+    command gets every signal that this process gets. If a stand-in ends first, so does the
+    command, with status 1. Without a `directory` the data is in a temporary one.
     """
     if not command:
         raise SandboxError("No command is given: randusers sandbox -- COMMAND.")
     if shutil.which(command[0]) is None:
         raise SandboxError(f"The command {command[0]} is not found: check its name and PATH.")
     with contextlib.ExitStack() as stack:
-        groups = stack.enter_context(_signals_passed_on())
+        groups = stack.enter_context(_forward_signals())
         if directory is None:
-            directory = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="randusers-sandbox-"))
-            )
+            temporary = tempfile.TemporaryDirectory(prefix="randusers-sandbox-")
+            directory = Path(stack.enter_context(temporary))
         environment = dict(os.environ)
         parts: dict[str, _Process] = {}
         real_api, real_bucket = (os.environ.get(f"RANDUSERS_{n}") for n in ("API_URL", "BUCKET"))
         if not real_api:
-            simulator = stack.enter_context(
-                _simulator(directory / "api", users, users_file, latency_seconds)
-            )
-            parts["API simulator"] = simulator
+            # It generates its users while the local S3 starts.
+            starting = _simulator(directory / "api", users, users_file, latency_seconds)
+            parts["API simulator"] = stack.enter_context(starting)
         if not real_bucket:
             s3 = stack.enter_context(local_s3(directory / "s3"))
             parts["local S3"] = s3.process
@@ -98,14 +82,14 @@ def run(
                 "AWS_DEFAULT_REGION": REGION,
             }
         if not real_api:
-            environment["RANDUSERS_API_URL"] = _first_line(simulator, directory / "api")
+            environment["RANDUSERS_API_URL"] = _url(parts["API simulator"], directory / "api")
         if parts:
             environment |= _proxy_exception(environment)
         api = _without_secrets(environment["RANDUSERS_API_URL"])
-        _say(f"the API is {'real' if real_api else 'the simulator'}, at {api}")
+        _log(f"the API is {'real' if real_api else 'the simulator'}, at {api}")
         bucket = environment["RANDUSERS_BUCKET"]
         where = "" if real_bucket else f", at {environment['AWS_ENDPOINT_URL_S3']}"
-        _say(f"S3 is {'real' if real_bucket else 'the local S3'}, bucket {bucket}{where}")
+        _log(f"S3 is {'real' if real_bucket else 'the local S3'}, bucket {bucket}{where}")
         guarded = stack.enter_context(_guarded(command, environment))
         groups.append(guarded.pid)
         return _ended(guarded, parts)
@@ -115,34 +99,35 @@ def _ended(guarded: _Process, parts: Mapping[str, _Process]) -> int:
     """Wait for the first process to end; return the command's status, or 1 if it was a part."""
     endings: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    def tell(name: str, process: _Process) -> None:
+    def wait(name: str, process: _Process) -> None:
         process.wait()
         endings.put(name)
 
     for name, process in {**parts, "command": guarded}.items():
-        threading.Thread(target=tell, args=(name, process), daemon=True).start()
+        threading.Thread(target=wait, args=(name, process), daemon=True).start()
     name = endings.get()
     if name == "command":
         # A negative status is a signal to the guard itself.
         return guarded.returncode if guarded.returncode >= 0 else 128 - guarded.returncode
-    _say(f"the {name} died (status {parts[name].returncode}), so the command was ended")
+    status = parts[name].returncode
+    _log(f"the {name} died (status {status}), so the command was stopped: run it again")
     return 1
 
 
 @contextlib.contextmanager
-def _signals_passed_on() -> Iterator[list[int]]:
-    """Pass signals on to the process groups that the caller lists; while there is none, exit."""
+def _forward_signals() -> Iterator[list[int]]:
+    """Forward signals to the process groups in the list that this yields; exit if it is empty."""
     groups: list[int] = []
 
-    def pass_on(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
+    def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
         if not groups:
             raise SystemExit(128 + number)
         for group in groups:
             _signal_group(group, number)
 
     # An ignored signal stays ignored, as under nohup.
-    handled = [n for n in guard.PASSED_ON if signal.getsignal(n) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, pass_on) for number in handled}
+    handled = [n for n in guard.FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, forward) for number in handled}
     try:
         yield groups
     finally:
@@ -173,44 +158,45 @@ def _simulator(
         try:
             yield process
         finally:
-            process.kill()  # it has nothing to lose
+            process.kill()
 
 
-def _first_line(simulator: _Process, directory: Path) -> str:
+def _url(simulator: _Process, directory: Path) -> str:
     """Return the URL that the simulator prints once it answers."""
-    assert simulator.stdout is not None  # noqa: S101 - a pipe was asked for
+    assert simulator.stdout is not None  # noqa: S101 - it is a pipe
     ready, _, _ = select.select([simulator.stdout], [], [], _START_SECONDS)
     line = simulator.stdout.readline().decode().strip() if ready else ""
     if not line:
         log = directory / "api.log"
-        said = log.read_text(errors="replace").strip().rpartition("\n")[2]
-        raise SandboxError(said or f"The API simulator did not start: read its log, {log}.")
+        reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        raise SandboxError(reason or f"The API simulator did not start: read its log, {log}.")
     return line
 
 
 @contextlib.contextmanager
 def _guarded(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Process]:
-    """Run the command under its guard, in a process group named by the guard's id."""
-    lifeline, held = os.pipe()
+    """Run the command under the guard, as a process group that has the guard's id."""
+    read_end, write_end = os.pipe()
     try:
-        process = subprocess.Popen(  # noqa: S603 - to run the user's command is the purpose
-            [sys.executable, "-I", "-S", guard.__file__, str(lifeline), *command],
+        process = subprocess.Popen(  # noqa: S603 - the user asked for it
+            [sys.executable, "-I", "-S", guard.__file__, str(read_end), *command],
             env=environment,
+            # A background process group that reads from the terminal is stopped.
             stdin=subprocess.DEVNULL if os.isatty(0) else None,
             process_group=0,
-            pass_fds=[lifeline],
+            pass_fds=[read_end],
         )
-        os.close(lifeline)
+        os.close(read_end)
         try:
             yield process
         finally:
             _end_group(process)
     finally:
-        os.close(held)
+        os.close(write_end)
 
 
 def _end_group(guarded: _Process) -> None:
-    """End what is left of the command: SIGTERM, then SIGKILL."""
+    """End the command and all of its children: SIGTERM, then SIGKILL."""
     if _signal_group(guarded.pid, signal.SIGTERM):
         try:
             guarded.wait(guard.STOP_SECONDS)
@@ -218,22 +204,22 @@ def _end_group(guarded: _Process) -> None:
             _signal_group(guarded.pid, signal.SIGKILL)
         deadline = time.monotonic() + _LEFTOVER_SECONDS
         while _signal_group(guarded.pid, 0) and time.monotonic() < deadline:
-            time.sleep(0.02)  # nobody reports the end of a grandchild
+            time.sleep(0.02)  # only its parent can wait for a grandchild
         _signal_group(guarded.pid, signal.SIGKILL)
     guarded.wait()
 
 
 def _signal_group(group: int, number: int) -> bool:
-    """Send a signal to a process group; say whether there was anyone to get it."""
+    """Send a signal to a process group; return whether the group exists."""
     try:
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # the latter on macOS, for a group of zombies
+    except (ProcessLookupError, PermissionError):  # macOS denies signals to zombies
         return False
     return True
 
 
 def _proxy_exception(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return settings that keep requests to loopback away from a proxy."""
+    """Return settings that exclude loopback from any proxy."""
     return {
         name: ",".join(filter(None, (environment.get(name), "127.0.0.1")))
         for name in ("NO_PROXY", "no_proxy")
@@ -245,6 +231,6 @@ def _without_secrets(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(f"randusers sandbox: {line}.\n")
     sys.stderr.flush()

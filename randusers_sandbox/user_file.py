@@ -1,4 +1,4 @@
-"""Users on disk, joined with commas: a page is one contiguous slice of one file."""
+"""Users in one file, joined with commas, so that a page is one contiguous slice of it."""
 
 import hashlib
 import inspect
@@ -20,13 +20,13 @@ _OFFSET_BYTES: Final = array("Q").itemsize
 
 
 class SandboxError(RuntimeError):
-    """The sandbox cannot start; the message is one sentence that says why and what to do."""
+    """The sandbox cannot start; the message says why and what to do."""
 
 
 class UserSpool:
-    """The users of one API: their JSON joined with `,`, in one file that ends with the offsets.
+    """Read users, thread-safely, from a file of comma-joined JSON that ends with their offsets.
 
-    Memory is eight bytes a user. Reading is thread-safe.
+    Only the offsets are in memory: eight bytes a user.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,14 +37,14 @@ class UserSpool:
         footer = array("Q", os.pread(self._file, _OFFSET_BYTES, size - _OFFSET_BYTES))
         self._count = footer[0]
         length = (self._count + 1) * _OFFSET_BYTES
-        # Start of each user, then one past the last user and its would-be comma.
+        # One more offset than users, as if a comma and another user followed the last one.
         self._offsets = array("Q", os.pread(self._file, length, size - _OFFSET_BYTES - length))
 
     def __len__(self) -> int:
         return self._count
 
     def slice(self, start: int, stop: int) -> bytes:
-        """Return the users `start` to `stop` (exclusive, within 0 and the count), comma-joined."""
+        """Return the comma-joined users from `start` up to, but not including, `stop`."""
         if start >= stop:
             return b""
         first = self._offsets[start]
@@ -52,9 +52,9 @@ class UserSpool:
 
 
 def generated_users(count: int, directory: Path, seed: int = 0) -> UserSpool:
-    """Return a spool of the generated users 1 to `count`, made once and then reused."""
+    """Return a spool of the generated users 1 to `count`; reuse the file if it exists."""
     if count < 0:
-        raise SandboxError(f"--users is {count}: give a count of users from 0.")
+        raise SandboxError(f"--users is {count}: give 0 or more.")
     recipe = inspect.getsource(generator) + inspect.getsource(locales)
     version = hashlib.blake2b(recipe.encode(), digest_size=4).hexdigest()
     path = directory / f"users-{count}-seed{seed}-{version}.spool"
@@ -64,11 +64,7 @@ def generated_users(count: int, directory: Path, seed: int = 0) -> UserSpool:
 
 
 def users_from_file(path: Path, directory: Path) -> UserSpool:
-    """Return a spool of the elements of a JSON array, compacted and in UTF-8.
-
-    Raises:
-        SandboxError: The file cannot be read, or is not a JSON array.
-    """
+    """Return a spool of a file's JSON array, each element as compact JSON in UTF-8."""
     try:
         content = path.read_bytes()
         elements = msgspec.json.decode(content, type=list[msgspec.Raw])
@@ -80,13 +76,13 @@ def users_from_file(path: Path, directory: Path) -> UserSpool:
         ) from error
     except ValueError as error:
         raise SandboxError(
-            f"The users file {path} is not a JSON array of users ({error}): give a file that is"
-            " one, such as the `data.data` of one answer of the API."
+            f"The users file {path} is not a JSON array of users ({error}): give a file that holds"
+            " one, such as `data.data` of an API response."
         ) from error
 
 
 def users_from_json(users: Sequence[bytes], directory: Path) -> UserSpool:
-    """Return a spool of chosen users, each the bytes of one JSON value, served as they are."""
+    """Return a spool of these users, each one JSON value whose bytes are served unchanged."""
     digest = hashlib.blake2b(digest_size=16)
     for user in users:
         digest.update(b"%d,%b" % (len(user), user))
@@ -102,7 +98,7 @@ def _compact(element: msgspec.Raw) -> bytes:
 
 
 def _write(path: Path, users: Iterable[bytes]) -> None:
-    """Write a spool under a temporary name, then rename it: no reader sees half a spool."""
+    """Write a spool under a temporary name, then rename it, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
     try:

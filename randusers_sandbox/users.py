@@ -1,4 +1,4 @@
-"""Seeded, realistic users of the API's exact shape: a pure function of number and seed."""
+"""Realistic users in the API's exact shape, each a pure function of its number and a seed."""
 
 import datetime
 import hashlib
@@ -10,24 +10,21 @@ from binascii import hexlify
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from randusers_sandbox.locales import (
-    ANIMALS,
-    COLOURS,
-    LOCALES,
-    PASSWORDS,
-    TIMEZONES,
-    Locale,
-)
+from randusers_sandbox.locales import ANIMALS, COLOURS, LOCALES, PASSWORDS, TIMEZONES, Locale
 
 REPEATED_EMAIL_EVERY: Final = 500
 
 _TEMPLATE: Final = (
-    b'%b%b"},"location":{"street":{"number":%d,"name":"%b"},"city":"%b","state":"%b%b",'
-    b'"postcode":%b,"coordinates":{"latitude":"%b%b","longitude":"%b%b"},"timezone":%b},'
-    b'"email":"%b%b%d@example.com","login":{"uuid":"%b-%b-4%b-%b%b-%b","username":"%b%d",'
-    b'"password":"%b","salt":"%b%b","md5":"%b","sha1":"%b","sha256":"%b"},'
+    b'%b%b"},"location":{"street":{"number":%d,"name":"%b"},"city":"%b",'
+    b'"state":"%b%b","postcode":%b,'
+    b'"coordinates":{"latitude":"%b%b","longitude":"%b%b"},'
+    b'"timezone":%b},"email":"%b%b%d@example.com",'
+    b'"login":{"uuid":"%b-%b-4%b-%b%b-%b",'
+    b'"username":"%b%d","password":"%b",'
+    b'"salt":"%b%b","md5":"%b","sha1":"%b","sha256":"%b"},'
     b'"dob":{"date":"%b%b","age":%d},"registered":{"date":"%b%b","age":%d},'
-    b'"phone":"%b%b","cell":"%b%b","id":%d,"picture":%b,"nat":"%b"}'
+    b'"phone":"%b%b","cell":"%b%b",'
+    b'"id":%d,"picture":%b,"nat":"%b"}'
 )
 
 # No NFKD decomposition turns these into ASCII.
@@ -49,7 +46,7 @@ class _Person(NamedTuple):
 
 
 class _Place(NamedTuple):
-    """One locale's fragments of JSON, each list cycled to a power of two."""
+    """One locale's pieces of JSON; the length of each list is a power of two."""
 
     people: Sequence[_Person]
     lasts: Sequence[tuple[bytes, bytes]]
@@ -67,8 +64,12 @@ def _cycled(values: Sequence[_T], length: int) -> list[_T]:
 
 
 def _inside(text: str) -> bytes:
-    """Return the inside of a JSON string."""
+    """Return a text as JSON, without its quotes."""
     return json.dumps(text, ensure_ascii=False).encode()[1:-1]
+
+
+def _listed(names: str, end: bytes = b"") -> list[bytes]:
+    return _cycled([_inside(name) + end for name in names.split(", ")], 64)
 
 
 def _latin(name: str) -> bytes:
@@ -82,20 +83,14 @@ def _names(listed: str) -> list[tuple[bytes, bytes]]:
 
 
 def _from_pattern(pattern: str, salt: str, length: int) -> list[str]:
-    """Return `length` made-up strings of a pattern: `#` a digit, `@` a capital letter."""
+    """Return `length` strings of a pattern, where `#` is a digit and `@` a capital letter."""
     noise = iter(hashlib.shake_256(f"{salt} {pattern}".encode()).digest(length * len(pattern)))
-    made = []
-    for _ in range(length):
-        text = "".join(
-            str(next(noise) % 10)
-            if c == "#"
-            else string.ascii_uppercase[next(noise) % 26]
-            if c == "@"
-            else c
-            for c in pattern
-        )
-        made.append(text)
-    return made
+    alphabets = {"#": string.digits, "@": string.ascii_uppercase}
+
+    def drawn(c: str) -> str:
+        return alphabets[c][next(noise) % len(alphabets[c])] if c in alphabets else c
+
+    return ["".join(map(drawn, pattern)) for _ in range(length)]
 
 
 def _postcodes(locale: Locale) -> list[bytes]:
@@ -103,13 +98,11 @@ def _postcodes(locale: Locale) -> list[bytes]:
     if locale.postcode.strip("#"):
         return [b'"%b"' % code.encode() for code in made]
     # A JSON integer has no leading zero.
-    return [
-        code.replace("0", "1", 1).encode() if code[0] == "0" else code.encode() for code in made
-    ]
+    return [(f"1{code[1:]}" if code[0] == "0" else code).encode() for code in made]
 
 
 def _numbers(locale: Locale, pattern: str, kind: str) -> list[bytes]:
-    """Return phone numbers less their last two digits; one in 16 starts with `+`, one with `-`."""
+    """Return phone numbers without their last two digits; 1 in 16 starts with `+`, 1 with `-`."""
     made = _from_pattern(pattern[:-2], locale.nat + kind, 256)
     made[::16] = [f"{locale.calling_code} {number}" for number in made[::16]]
     made[8::16] = [f"-{number}" for number in made[8::16]]
@@ -131,23 +124,16 @@ def _people(locale: Locale, men: Sequence[bytes], women: Sequence[bytes]) -> lis
         "male": ["Monsieur" if swiss else "Mr"],
         "female": ["Madame", "Mademoiselle"] if swiss else ["Ms", "Mrs", "Miss"],
     }
-    by_gender = [
-        [
-            _Person(
-                b'{"gender":"%b","name":{"title":"%b","first":"%b","last":"'
-                % (gender.encode(), title.encode(), first),
-                local_part + b".",
-                pictures,
-            )
-            for title in titles[gender]
-            for first, local_part in _names(listed)
+    people = []
+    for gender, listed, pictures in (("male", locale.men, men), ("female", locale.women, women)):
+        heads = [f'{{"gender":"{gender}","name":{{"title":"{t}","first":"' for t in titles[gender]]
+        named = [
+            _Person(b'%b%b","last":"' % (head.encode(), first), latin + b".", pictures)
+            for head in heads
+            for first, latin in _names(listed)
         ]
-        for gender, listed, pictures in (
-            ("male", locale.men, men),
-            ("female", locale.women, women),
-        )
-    ]
-    return _cycled(by_gender[0], 64) + _cycled(by_gender[1], 64)
+        people += _cycled(named, 64)
+    return people
 
 
 def _places() -> list[_Place]:
@@ -158,9 +144,9 @@ def _places() -> list[_Place]:
         place = _Place(
             people=_people(locale, men, women),
             lasts=_cycled(_names(locale.lasts), 64),
-            streets=_cycled([_inside(name) for name in locale.streets.split(", ")], 64),
-            cities=_cycled([_inside(name) for name in locale.cities.split(", ")], 64),
-            states=_cycled([_inside(name) + end for name in locale.states.split(", ")], 64),
+            streets=_listed(locale.streets),
+            cities=_listed(locale.cities),
+            states=_listed(locale.states, end),
             postcodes=_postcodes(locale),
             phones=_numbers(locale, locale.phone, "phone"),
             cells=_numbers(locale, locale.cell, "cell"),
@@ -199,14 +185,10 @@ _UNPACK: Final = struct.Struct("<32H").unpack
 
 
 def user(number: int, seed: int = 0) -> bytes:
-    """Return one user as compact UTF-8 JSON, in the API's key order and with its quirks.
+    """Return the user with the id `number`, from 1, as compact UTF-8 JSON in the API's key order.
 
-    The users 500, 1000, … are namesakes of another user of their 500, email included: the API's
-    own 500 records have one such pair. Every other email is unique, as are `id` and `login.uuid`.
-
-    Args:
-        number: The user's `id`, from 1.
-        seed: Another seed gives other users.
+    Each 500th user has the name and email of another one of its 500, since the API's own 500
+    users have one such pair. All other emails are unique, and so are `id` and `login.uuid`.
     """
     digest = hashlib.blake2b(b"%d %d" % (seed, number)).digest()
     hexed = hexlify(digest)
@@ -221,48 +203,17 @@ def user(number: int, seed: int = 0) -> bytes:
     last, last_latin = lasts[drawn_name >> 8 & 63]
     birthday, age = _DAYS[c % _BIRTHDAYS]
     registered, years = _DAYS[_BIRTHDAYS + d % _REGISTERED]
-    return _TEMPLATE % (
-        head,
-        last,
-        e % 9999 + 1,
-        streets[f & 63],
-        cities[f >> 6 & 63],
-        _STATE_SIGNS[g & 63],
-        states[g >> 6 & 63],
-        postcodes[h & 511],
-        _LATITUDES[i % 180],
-        _DIGITS_4[j % 10_000],
-        _LONGITUDES[k % 360],
-        _DIGITS_4[m % 10_000],
-        _TIMEZONES[n % 30],
-        first,
-        last_latin,
-        named,
-        hexed[64:72],
-        hexed[72:76],
-        hexed[77:80],
-        _VARIANTS[o & 3],
-        hexed[81:84],
-        hexed[84:96],
-        _USERNAMES[o >> 2 & 255],
-        p % 900 + 100,
-        _PASSWORDS[o >> 10 & 15],
-        _SALTS[q & 255],
-        _SALTS[q >> 8],
-        hexed[:32],
-        hexed[32:72],
-        hexed[64:],
-        birthday,
-        _TIMES[r & 4095],
-        age,
-        registered,
-        _TIMES[s & 4095],
-        years,
-        phones[t & 255],
-        _DIGITS_2[(t >> 8) % 100],
-        cells[u & 255],
-        _DIGITS_2[(u >> 8) % 100],
-        number,
-        pictures[v % 100],
-        nat,
+    # fmt: off
+    return _TEMPLATE % (  # a line of values for each line of the template
+        head, last, e % 9999 + 1, streets[f & 63], cities[f >> 6 & 63],
+        _STATE_SIGNS[g & 63], states[g >> 6 & 63], postcodes[h & 511],
+        _LATITUDES[i % 180], _DIGITS_4[j % 10_000], _LONGITUDES[k % 360], _DIGITS_4[m % 10_000],
+        _TIMEZONES[n % 30], first, last_latin, named,
+        hexed[64:72], hexed[72:76], hexed[77:80], _VARIANTS[o & 3], hexed[81:84], hexed[84:96],
+        _USERNAMES[o >> 2 & 255], p % 900 + 100, _PASSWORDS[o >> 10 & 15],
+        _SALTS[q & 255], _SALTS[q >> 8], hexed[:32], hexed[32:72], hexed[64:],
+        birthday, _TIMES[r & 4095], age, registered, _TIMES[s & 4095], years,
+        phones[t & 255], _DIGITS_2[(t >> 8) % 100], cells[u & 255], _DIGITS_2[(u >> 8) % 100],
+        number, pictures[v % 100], nat,
     )
+    # fmt: on

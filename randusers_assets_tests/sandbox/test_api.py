@@ -1,4 +1,4 @@
-"""The simulator answers as the API does, over real sockets."""
+"""The simulator answers like the API, over real sockets."""
 
 import http.client
 import json
@@ -14,13 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from randusers_sandbox.api import (
-    Answer,
-    ApiSimulator,
-    SandboxError,
-    UserSpool,
-    generated_users,
-)
+from randusers_assets_tests.sandbox.processes import python
+from randusers_sandbox.api import Answer, ApiSimulator, SandboxError, UserSpool, generated_users
 from randusers_sandbox.users import user
 
 
@@ -32,7 +27,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> UserSpool:
 
 @pytest.fixture
 def api(users: UserSpool) -> Iterator[ApiSimulator]:
-    """Serve them as the API does."""
+    """Serve these users as the API does."""
     with ApiSimulator(users) as simulator:
         yield simulator
 
@@ -48,8 +43,13 @@ def _page(api: ApiSimulator, query: str) -> tuple[dict[str, Any], list[int]]:
     return data, ids
 
 
+def _error(status: int, message: str) -> dict[str, Any]:
+    body: dict[str, Any] = {"statusCode": status, "data": None, "success": False}
+    return body | {"errors": [], "message": message}
+
+
 def test_api_answers_a_page_byte_for_byte(api: ApiSimulator) -> None:
-    """The envelope is the API's, key for key, with the users in its middle."""
+    """The body is the API's, key for key, with the users inside."""
     response = _get(f"{api.url}?page=1&limit=500")
     users = b",".join(user(number) for number in range(1, 501))
     assert response.status_code == 200
@@ -62,7 +62,7 @@ def test_api_answers_a_page_byte_for_byte(api: ApiSimulator) -> None:
 
 
 def test_api_sends_the_headers_of_the_api(api: ApiSimulator) -> None:
-    """JSON in UTF-8, uncompressed, and what is left of 5000 requests in 900 seconds."""
+    """A page is uncompressed JSON in UTF-8, with what remains of 5000 requests in 900 seconds."""
     headers = _get(f"{api.url}?page=1&limit=1").headers
     assert headers["Content-Type"] == "application/json; charset=utf-8"
     assert "Content-Encoding" not in headers
@@ -94,7 +94,7 @@ def test_api_sends_the_headers_of_the_api(api: ApiSimulator) -> None:
 def test_api_pages_as_javascript_does(
     api: ApiSimulator, query: str, data: tuple[object, ...], ids: range | tuple[int, ...]
 ) -> None:
-    """Nonsense answers 200 with what JavaScript's arithmetic and Array.slice make of it."""
+    """Any page and limit get 200, with the result of JavaScript's arithmetic and Array.slice."""
     keys = ("page", "limit", "totalPages", "previousPage", "nextPage")
     expected = dict(zip(keys, data, strict=True))
     expected |= {"totalItems": 500, "currentPageItems": len(ids)}
@@ -102,20 +102,14 @@ def test_api_pages_as_javascript_does(
 
 
 def test_api_answers_another_path_with_404(api: ApiSimulator) -> None:
-    """A wrong path gets the API's error envelope."""
+    """A wrong path gets 404 with the API's error body."""
     response = _get(f"{api.url}s?page=1")
     assert response.status_code == 404
-    assert response.json() == {
-        "statusCode": 404,
-        "data": None,
-        "success": False,
-        "errors": [],
-        "message": "The requested endpoint does not exist",
-    }
+    assert response.json() == _error(404, "The requested endpoint does not exist")
 
 
 def test_api_refuses_requests_above_the_limit(users: UserSpool) -> None:
-    """Beyond the limit comes 429, whose Retry-After is the whole window, unlike its Reset."""
+    """Over the limit comes 429, whose Retry-After is the full window, unlike RateLimit-Reset."""
     with ApiSimulator(users, rate_limit=1) as api:
         assert _get(api.url).status_code == 200
         response = _get(api.url)
@@ -123,25 +117,20 @@ def test_api_refuses_requests_above_the_limit(users: UserSpool) -> None:
         assert response.headers["Retry-After"] == "900"
         assert response.headers["RateLimit-Remaining"] == "0"
         assert 0 < int(response.headers["RateLimit-Reset"]) <= 900
-        assert response.json() == {
-            "statusCode": 429,
-            "data": None,
-            "success": False,
-            "errors": [],
-            "message": "There are too many requests. You are only allowed 1 requests per"
-            " 15 minutes",
-        }
+        assert response.json() == _error(
+            429, "There are too many requests. You are only allowed 1 requests per 15 minutes"
+        )
         assert api.requests == 2
 
 
 def test_api_answers_again_in_the_next_window(users: UserSpool) -> None:
-    """The allowance is whole again when the window is over."""
+    """A new window allows as many requests as the first."""
     with ApiSimulator(users, rate_limit=1, window_seconds=0) as api:
         assert [_get(api.url).status_code for _ in range(3)] == [200, 200, 200]
 
 
-def test_api_compresses_only_when_told_and_accepted(users: UserSpool) -> None:
-    """Gzip needs both sides' consent, and the same body comes out."""
+def test_api_compresses_only_when_enabled_and_accepted(users: UserSpool) -> None:
+    """Gzip is used only if both sides want it, and unpacks to the same body."""
     with ApiSimulator(users, gzip=True) as api:
         packed = _get(api.url, **{"Accept-Encoding": "gzip"})
         plain = _get(api.url, **{"Accept-Encoding": "identity"})
@@ -152,7 +141,7 @@ def test_api_compresses_only_when_told_and_accepted(users: UserSpool) -> None:
 
 
 def test_api_keeps_connections_alive_and_counts(api: ApiSimulator) -> None:
-    """Requests on one connection, and on many at once, are each answered and counted once."""
+    """Requests on one connection, and on many in parallel, are each answered and counted once."""
     connection = http.client.HTTPConnection(urlsplit(api.url).netloc, timeout=10)
     for page in range(1, 4):
         connection.request("GET", f"{urlsplit(api.url).path}?page={page}&limit=1")
@@ -167,7 +156,7 @@ def test_api_keeps_connections_alive_and_counts(api: ApiSimulator) -> None:
 
 
 def test_api_listens_on_loopback_and_stops(users: UserSpool) -> None:
-    """The listener and the connections kept alive are gone when the context ends."""
+    """The end of the context closes the listener and the kept-alive connections."""
     with ApiSimulator(users) as api:
         address = urlsplit(api.url)
         assert address.hostname == "127.0.0.1"
@@ -184,14 +173,10 @@ def test_api_listens_on_loopback_and_stops(users: UserSpool) -> None:
         _ = api.url
 
 
-def test_api_says_that_a_port_is_in_use(api: ApiSimulator) -> None:
-    """A port that another listens on is named."""
-    port = urlsplit(api.url).port
-    assert port is not None
-    with (
-        pytest.raises(SandboxError) as refusal,
-        ApiSimulator(api.users, port=port),
-    ):
+def test_api_names_a_port_that_is_in_use(api: ApiSimulator) -> None:
+    """A port that is in use gives an error with that port."""
+    port = urlsplit(api.url).port or 0
+    with pytest.raises(SandboxError) as refusal, ApiSimulator(api.users, port=port):
         pass
     assert str(refusal.value) == (
         f"The API simulator cannot listen on 127.0.0.1:{port} (Address already in use):"
@@ -200,7 +185,7 @@ def test_api_says_that_a_port_is_in_use(api: ApiSimulator) -> None:
 
 
 class Misbehaving(ApiSimulator):
-    """Answers page 1 truncated, page 2 not at all, page 3 with an HTML error, then wrongly."""
+    """Truncates page 1, drops page 2, answers page 3 with HTML, and miscounts the others."""
 
     def answer(self, page: str | None, limit: str | None) -> Answer:
         """Break the first three pages."""
@@ -213,7 +198,7 @@ class Misbehaving(ApiSimulator):
         return super().answer(page, limit)
 
     def envelope(self, page: int, limit: int) -> dict[str, Any]:
-        """Declare a user too many, or on page 5 no success."""
+        """Declare one user too many, and page 5 a failure."""
         envelope = super().envelope(page, limit)
         if page == 5:
             return envelope | {"data": None, "success": False}
@@ -221,12 +206,12 @@ class Misbehaving(ApiSimulator):
         return envelope
 
     def users_of(self, page: int, limit: int) -> bytes:  # noqa: ARG002 - the point
-        """Send page 1 always."""
+        """Return page 1 for every page."""
         return super().users_of(1, limit)
 
 
 def test_api_misbehaves_as_its_subclass_says(users: UserSpool) -> None:
-    """A subclass truncates, hangs up, answers HTML, miscounts and repeats a page."""
+    """A subclass can truncate, hang up, answer HTML, miscount and repeat a page."""
     with Misbehaving(users) as api:
         with pytest.raises(requests.exceptions.ChunkedEncodingError, match="IncompleteRead"):
             _get(f"{api.url}?page=1")
@@ -262,31 +247,13 @@ def test_api_runs_as_a_process_that_ends_with_its_parent(tmp_path: Path) -> None
         assert process.wait(10) == 0
 
 
-def test_api_process_says_in_one_sentence_why_it_cannot_start(tmp_path: Path) -> None:
-    """A users file that is not there ends the process with status 1 and the reason alone."""
-    ended = subprocess.run(  # noqa: S603 - this interpreter
-        [
-            *(sys.executable, "-m", "randusers_sandbox.api"),
-            *("--users-file", str(tmp_path / "none.json"), "--directory", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_api_process_reports_why_it_cannot_start(tmp_path: Path) -> None:
+    """A missing users file ends the process with status 1 and one sentence."""
+    file = tmp_path / "none.json"
+    arguments = ("--users-file", str(file), "--directory", str(tmp_path))
+    ended = python("-m", "randusers_sandbox.api", *arguments)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        f"The users file {tmp_path / 'none.json'} cannot be read (No such file or directory):"
+        f"The users file {file} cannot be read (No such file or directory):"
         " give the path of a file that holds a JSON array of users.\n"
     )
-
-
-def test_sandbox_starts_without_importing_dagster() -> None:
-    """The sandbox's modules load nothing heavy: it must start in less than a second."""
-    code = (
-        "import sys, randusers_sandbox.api, randusers_sandbox.supervisor;"
-        "print(sorted({'dagster', 'pandas', 'boto3', 'pyarrow'} & set(sys.modules)))"
-    )
-    printed = subprocess.run(  # noqa: S603 - this interpreter
-        [sys.executable, "-c", code], capture_output=True, check=True, text=True
-    ).stdout
-    assert printed == "[]\n"

@@ -1,11 +1,10 @@
-"""The local S3 is on loopback alone, keeps its objects, and dies with its parent."""
+"""The local S3 listens on loopback only, keeps its objects, and ends with its parent."""
 
 import os
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
+from randusers_assets_tests.sandbox.processes import python, wait_until_gone
 from randusers_sandbox.s3 import ACCESS_KEY, REGION, LocalS3, local_s3
 from randusers_sandbox.user_file import SandboxError
 
@@ -27,23 +27,8 @@ def _client(s3: LocalS3) -> "S3Client":
     return session.client("s3", endpoint_url=s3.endpoint_url)
 
 
-def _wait_until_gone(process: int) -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        state = subprocess.run(  # noqa: S603 - a fixed command
-            ["ps", "-o", "stat=", "-p", str(process)],  # noqa: S607 - ps is where the system has it
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout.strip()
-        if not state or state.startswith("Z"):
-            return
-        time.sleep(0.02)
-    pytest.fail(f"process {process} is still there: {state}")
-
-
 def test_local_s3_keeps_buckets_and_objects(tmp_path: Path) -> None:
-    """An object is there after a restart on the same directory; the bucket is not versioned."""
+    """An object survives a restart on the same directory; the bucket is not versioned."""
     with local_s3(tmp_path) as s3:
         s3.create_bucket("kept")
         _client(s3).put_object(Bucket="kept", Key="a/b", Body=b"bytes")
@@ -54,20 +39,22 @@ def test_local_s3_keeps_buckets_and_objects(tmp_path: Path) -> None:
         assert "Status" not in client.get_bucket_versioning(Bucket="kept")
 
 
-def test_local_s3_says_why_it_creates_no_bucket(tmp_path: Path) -> None:
-    """A name that S3 does not allow, and a server that is gone, are each an error."""
+def test_local_s3_reports_why_it_creates_no_bucket(tmp_path: Path) -> None:
+    """A name that S3 does not allow, and a server that has ended, are each an error."""
     with local_s3(tmp_path) as s3:
-        with pytest.raises(SandboxError, match=r"did not create the bucket A: .*InvalidBucketName"):
+        with pytest.raises(SandboxError, match=r"^The local S3 .* bucket A .*InvalidBucketName"):
             s3.create_bucket("A")
         s3.process.kill()
         s3.process.wait()
-        with pytest.raises(SandboxError, match=f"^The local S3 at {s3.endpoint_url} is gone: "):
+        with pytest.raises(
+            SandboxError, match=f"^The local S3 at {s3.endpoint_url} does not answer"
+        ):
             s3.create_bucket("late")
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="listeners are read from Linux's /proc")
 def test_local_s3_listens_on_one_loopback_port(tmp_path: Path) -> None:
-    """The server has exactly one listener, on 127.0.0.1, and none is left when it ends."""
+    """The server has exactly one listener, on 127.0.0.1, and closes it when it ends."""
     with local_s3(tmp_path) as s3:
         port = urlsplit(s3.endpoint_url).port or 0
         own = {link.readlink().name for link in Path(f"/proc/{s3.process.pid}/fd").iterdir()}
@@ -84,12 +71,12 @@ def test_local_s3_listens_on_one_loopback_port(tmp_path: Path) -> None:
 
 
 def test_local_s3_refuses_a_directory_or_a_port_in_use(tmp_path: Path) -> None:
-    """A second server on the directory, or on the port, is refused in one sentence."""
+    """A second server on the same directory or port gives an error of one sentence."""
     with local_s3(tmp_path) as s3:
         with pytest.raises(SandboxError) as refusal, local_s3(tmp_path):
             pass
         assert str(refusal.value) == (
-            f"Another sandbox runs on {tmp_path}: end it, or choose another directory."
+            f"Another sandbox uses the directory {tmp_path}: stop it, or choose another one."
         )
         port = urlsplit(s3.endpoint_url).port or 0
         with pytest.raises(SandboxError) as refusal, local_s3(tmp_path / "other", port):
@@ -99,24 +86,21 @@ def test_local_s3_refuses_a_directory_or_a_port_in_use(tmp_path: Path) -> None:
         )
 
 
-def test_local_s3_names_its_extra_where_it_is_not_installed(tmp_path: Path) -> None:
+def test_local_s3_names_its_extra_when_not_installed(tmp_path: Path) -> None:
     """Without ministack the error says what to install."""
     code = (
-        "import sys; sys.modules['ministack'] = None\n"  # what import finds where there is none
+        "import sys; sys.modules['ministack'] = None\n"  # as if it were not installed
         "from pathlib import Path; from randusers_sandbox.s3 import local_s3\n"
         "local_s3(Path(sys.argv[1])).__enter__()"
     )
-    ended = subprocess.run(  # noqa: S603 - this interpreter
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
-    )
-    assert ended.stderr.splitlines()[-1] == (
+    assert python("-c", code, str(tmp_path)).stderr.splitlines()[-1] == (
         "randusers_sandbox.user_file.SandboxError: The local S3 (ministack) is not installed:"
         " pip install 'randusers-assets[sandbox]'."
     )
 
 
 def test_local_s3_dies_with_a_killed_parent(tmp_path: Path) -> None:
-    """SIGKILL to the parent ends the server too, and its directory can be used again."""
+    """SIGKILL to the parent ends the server too, and the directory can be used again."""
     code = (
         "import sys, time; from pathlib import Path\n"
         "from randusers_sandbox.s3 import local_s3\n"
@@ -129,6 +113,6 @@ def test_local_s3_dies_with_a_killed_parent(tmp_path: Path) -> None:
         server = int(parent.stdout.readline())
         os.kill(server, 0)
         parent.send_signal(signal.SIGKILL)
-    _wait_until_gone(server)
+    wait_until_gone({server: "local S3"})
     with local_s3(tmp_path) as s3:
         assert s3.process.poll() is None

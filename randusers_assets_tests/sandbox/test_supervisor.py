@@ -1,4 +1,4 @@
-"""The sandbox sets its command up, passes its end on, and leaves no process behind."""
+"""The sandbox configures its command, returns its status, and leaves no process behind."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from randusers_assets_tests.sandbox.processes import descendants, python, wait_until_gone
 from randusers_sandbox import supervisor
 from randusers_sandbox.user_file import SandboxError
 
@@ -25,7 +26,7 @@ sys.exit(supervisor.run(
     sys.argv[2:], users=20, users_file=None, directory=Path(sys.argv[1]), latency_seconds=0
 ))
 """
-# Says what it was given, then waits for a signal; SIGINT has it end with a status of its own.
+# Prints its environment, then waits for a signal; it ends with status 5 on SIGINT.
 COMMAND = """
 import json, os, signal, sys
 signal.signal(signal.SIGINT, lambda *_: sys.exit(5))
@@ -34,40 +35,9 @@ while True:
     signal.pause()
 """
 WAIT = (sys.executable, "-I", "-S", "-c", COMMAND)
-# Each stand-in takes time to start: a test that does not need one sets its variable.
+# Each stand-in takes time to start, so a test that does not need one sets its variable.
 NO_API = {"RANDUSERS_API_URL": "http://user:secret@api.invalid/users?token=secret"}
 NO_S3 = {"RANDUSERS_BUCKET": "real-bucket"}
-
-
-def _ps(*fields: str) -> list[list[str]]:
-    """Return those fields of every process that lives."""
-    listing = subprocess.run(  # noqa: S603 - a fixed command
-        ["ps", "-A", "-ww", "-o", ",".join(f"{name}=" for name in ("stat", *fields))],  # noqa: S607 - ps is where the system has it
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    rows = [line.split(maxsplit=len(fields)) for line in listing.splitlines()]
-    return [row[1:] for row in rows if not row[0].startswith("Z")]
-
-
-def _below(process: int) -> dict[int, str]:
-    """Return the command lines of a process's descendants, by process id."""
-    found = {process: ""}
-    rows = [(int(pid), int(parent), line) for pid, parent, line in _ps("pid", "ppid", "args")]
-    while more := {p: line for p, parent, line in rows if parent in found and p not in found}:
-        found |= more
-    return {pid: line for pid, line in found.items() if pid != process}
-
-
-def _wait_until_gone(processes: Mapping[int, str]) -> None:
-    deadline = time.monotonic() + 15
-    while time.monotonic() < deadline:
-        left = {int(pid) for (pid,) in _ps("pid")} & processes.keys()
-        if not left:
-            return
-        time.sleep(0.02)
-    pytest.fail(f"still there: {[processes[pid] for pid in left]}")
 
 
 @contextmanager
@@ -87,11 +57,11 @@ def _sandbox(directory: Path, *command: str, **environment: str) -> Iterator[sub
             process.kill()
 
 
-def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return what COMMAND says once it runs."""
+def _started(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return what COMMAND prints when it starts."""
     assert process.stdout is not None
-    told: dict[str, Any] = json.loads(process.stdout.readline())
-    return told
+    printed: dict[str, Any] = json.loads(process.stdout.readline())
+    return printed
 
 
 def _only(processes: Mapping[int, str], part: str) -> int:
@@ -99,16 +69,16 @@ def _only(processes: Mapping[int, str], part: str) -> int:
     return found
 
 
-def test_supervisor_sets_the_command_up(tmp_path: Path) -> None:
-    """Both stand-ins answer before the command runs, and nothing of the caller's AWS is left."""
+def test_supervisor_configures_the_command(tmp_path: Path) -> None:
+    """Both stand-ins answer before the command runs, and the caller's AWS settings are removed."""
     caller = {"AWS_PROFILE": "mine", "AWS_SESSION_TOKEN": "mine", "AWS_REGION": "eu-north-1"}
     with _sandbox(tmp_path, *WAIT, **caller, NO_PROXY="internal") as process:
-        environment = _told(process)["environment"]
+        environment = _started(process)["environment"]
         endpoint, url = environment["AWS_ENDPOINT_URL_S3"], environment["RANDUSERS_API_URL"]
         assert requests.get(url, timeout=10).json()["data"]["totalItems"] == 20
         assert requests.head(f"{endpoint}/randusers-sandbox", timeout=10).status_code == 200
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=20)
     settings = {k: v for k, v in environment.items() if k.startswith(("RANDUSERS_", "AWS_"))}
     assert settings == {
         "RANDUSERS_API_URL": url,
@@ -120,24 +90,24 @@ def test_supervisor_sets_the_command_up(tmp_path: Path) -> None:
         "AWS_DEFAULT_REGION": "us-east-1",
     }
     assert environment["NO_PROXY"] == "internal,127.0.0.1"
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         f"randusers sandbox: the API is the simulator, at {url}.",
         f"randusers sandbox: S3 is the local S3, bucket randusers-sandbox, at {endpoint}.",
     ]
 
 
 def test_supervisor_stands_in_only_for_what_is_not_set(tmp_path: Path) -> None:
-    """With API and bucket set nothing is started, AWS settings stay, and no secret is shown."""
+    """With API and bucket set nothing is started, AWS settings stay, and no secret is logged."""
     with _sandbox(tmp_path, *WAIT, **NO_API, **NO_S3, AWS_PROFILE="mine") as process:
-        told = _told(process)
-        environment = told["environment"]
-        guard, command = sorted(_below(process.pid))
-        assert command == told["pid"] != guard
+        started = _started(process)
+        environment = started["environment"]
+        guard, command = sorted(descendants(process.pid))
+        assert command == started["pid"] != guard
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=20)
     settings = {k: v for k, v in environment.items() if k.startswith(("RANDUSERS_", "AWS_"))}
     assert settings == {**NO_API, **NO_S3, "AWS_PROFILE": "mine"}
-    assert said.splitlines() == [
+    assert output.splitlines() == [
         "randusers sandbox: the API is real, at http://api.invalid/users.",
         "randusers sandbox: S3 is real, bucket real-bucket.",
     ]
@@ -146,7 +116,7 @@ def test_supervisor_stands_in_only_for_what_is_not_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "status"), [("exit 0", 0), ("exit 7", 7), ("kill -KILL $$", 128 + 9)]
 )
-def test_supervisor_passes_the_exit_status_on(tmp_path: Path, script: str, status: int) -> None:
+def test_supervisor_returns_the_exit_status(tmp_path: Path, script: str, status: int) -> None:
     """The status is the command's own, or 128 + the signal that ended it."""
     with _sandbox(tmp_path, "sh", "-c", script, **NO_API, **NO_S3) as process:
         assert process.wait(20) == status
@@ -155,89 +125,85 @@ def test_supervisor_passes_the_exit_status_on(tmp_path: Path, script: str, statu
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 5), (signal.SIGTERM, 128 + 15), (signal.SIGHUP, 128 + 1)]
 )
-def test_supervisor_passes_signals_on(tmp_path: Path, number: signal.Signals, status: int) -> None:
-    """Ctrl-C and its like reach the command, whose status comes back; nothing is left."""
+def test_supervisor_forwards_signals(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """Ctrl-C, SIGTERM and SIGHUP reach the command, whose status comes back; no process is left."""
     with _sandbox(tmp_path, *WAIT) as process:
-        _told(process)
-        processes = _below(process.pid)
+        _started(process)
+        processes = descendants(process.pid)
         assert len(processes) == 4  # simulator, local S3, guard, command
         process.send_signal(number)
         assert process.wait(20) == status
-        _wait_until_gone(processes)
+        wait_until_gone(processes)
 
 
 @pytest.mark.parametrize(
     ("part", "name"), [("sandbox.api", "API simulator"), ("ministack", "local S3")]
 )
 def test_supervisor_ends_the_command_when_a_part_dies(tmp_path: Path, part: str, name: str) -> None:
-    """A killed stand-in ends the command, and one sentence says which it was."""
+    """A killed stand-in ends the command, and one sentence names it."""
     with _sandbox(tmp_path, *WAIT) as process:
-        _told(process)
-        processes = _below(process.pid)
+        _started(process)
+        processes = descendants(process.pid)
         os.kill(_only(processes, part), signal.SIGKILL)
         assert process.wait(20) == 1
-        _wait_until_gone(processes)
+        wait_until_gone(processes)
         assert process.stderr is not None
-        assert process.stderr.read().splitlines()[-1] == (
-            f"randusers sandbox: the {name} died (status -9), so the command was ended."
+        *_, reason = process.stderr.read().splitlines()
+        assert reason == (
+            f"randusers sandbox: the {name} died (status -9),"
+            " so the command was stopped: run it again."
         )
 
 
 def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
     """SIGKILL to the supervisor itself ends the stand-ins, the command and its children."""
     with _sandbox(tmp_path, "sh", "-c", '"$@"; :', "sh", *WAIT) as process:
-        _told(process)
-        processes = _below(process.pid)
+        _started(process)
+        processes = descendants(process.pid)
         assert len(processes) == 5  # simulator, local S3, guard, shell, its child
         process.send_signal(signal.SIGKILL)
         process.wait()
-        _wait_until_gone(processes)
+        wait_until_gone(processes)
 
 
 @pytest.mark.parametrize("victim", ["command", "guard"])
 def test_supervisor_survives_a_killed_command(tmp_path: Path, victim: str) -> None:
-    """SIGKILL to the command, or to its guard, is passed on as a status; nothing is left."""
+    """SIGKILL to the command, or to its guard, becomes the exit status; no process is left."""
     with _sandbox(tmp_path, *WAIT, **NO_S3) as process:
-        command = _told(process)["pid"]
-        processes = _below(process.pid)
+        command = _started(process)["pid"]
+        processes = descendants(process.pid)
         guard = _only({p: line for p, line in processes.items() if p != command}, "guard.py")
         os.kill({"command": command, "guard": guard}[victim], signal.SIGKILL)
         assert process.wait(20) == 128 + 9
-        _wait_until_gone(processes)
+        wait_until_gone(processes)
 
 
 def test_supervisor_ends_what_the_command_left(tmp_path: Path) -> None:
     """A child that the command left in the background ends with the sandbox."""
-    with _sandbox(
-        tmp_path, "sh", "-c", "sleep 600 & echo $!; exit 3", **NO_API, **NO_S3
-    ) as process:
+    script = "sleep 600 & echo $!; exit 3"
+    with _sandbox(tmp_path, "sh", "-c", script, **NO_API, **NO_S3) as process:
         assert process.stdout is not None
         left = int(process.stdout.readline())
         assert process.wait(20) == 3
-        _wait_until_gone({left: "sleep"})
+        wait_until_gone({left: "sleep"})
 
 
-def test_supervisor_ends_at_once_when_stopped_as_it_starts(tmp_path: Path) -> None:
-    """A signal before the command runs ends what was started, with the signal's status."""
+def test_supervisor_ends_at_once_when_stopped_at_start(tmp_path: Path) -> None:
+    """A signal before the command runs ends the stand-ins, with the signal's status."""
     with _sandbox(tmp_path, *WAIT) as process:
-        while not (processes := _below(process.pid)) and process.poll() is None:
+        while not (processes := descendants(process.pid)) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 128 + 15
-        _wait_until_gone(processes)
+        wait_until_gone(processes)
 
 
 def test_supervisor_removes_its_temporary_directory(tmp_path: Path) -> None:
-    """Without a directory the data is in a temporary one, which is gone at the end."""
+    """Without a directory the data is in a temporary one, which is removed at the end."""
     code = RUN.replace("Path(sys.argv[1])", "None")
-    command = (sys.executable, "-c", code, "", "sh", "-c", f"ls {tmp_path}")
-    ended = subprocess.run(  # noqa: S603 - this interpreter
-        command,
-        env=os.environ | NO_S3 | {"TMPDIR": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ("-c", code, "", "sh", "-c", f"ls {tmp_path}")
+    ended = python(*command, **NO_S3, TMPDIR=str(tmp_path))
+    assert ended.returncode == 0
     assert ended.stdout.startswith("randusers-sandbox-")
     assert list(tmp_path.iterdir()) == []
 
@@ -248,21 +214,18 @@ def _run(directory: Path, *command: str, users_file: Path | None = None) -> int:
     )
 
 
-def test_supervisor_refuses_a_command_that_is_not_there(tmp_path: Path) -> None:
-    """No command, or one that PATH does not have, is refused before anything is started."""
+def test_supervisor_refuses_a_missing_command(tmp_path: Path) -> None:
+    """No command, or one that is not on PATH, is refused before anything is started."""
     with pytest.raises(SandboxError, match=r"^No command is given: randusers sandbox -- COMMAND"):
         _run(tmp_path)
-    with pytest.raises(SandboxError) as refusal:
-        _run(tmp_path, "no-such-command")
-    assert str(refusal.value) == (
-        "The command no-such-command is not found: check its name and PATH."
-    )
+    with pytest.raises(SandboxError, match=r"^The command none-such is not found: check its name"):
+        _run(tmp_path, "none-such")
 
 
-def test_supervisor_passes_on_why_the_simulator_cannot_start(
+def test_supervisor_reports_why_the_simulator_cannot_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The simulator's sentence is the supervisor's, and the signal handlers are put back."""
+    """The error is the simulator's own sentence, and the signal handlers are restored."""
     monkeypatch.setenv("RANDUSERS_BUCKET", "real-bucket")
     monkeypatch.delenv("RANDUSERS_API_URL", raising=False)
     handler = signal.getsignal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A spool serves any run of users as one slice, and is made once."""
+"""A spool returns any range of users as one slice, and is written once."""
 
 import json
 from pathlib import Path
@@ -14,8 +14,8 @@ from randusers_sandbox.user_file import (
 from randusers_sandbox.users import user
 
 
-def test_spool_slices_any_run_of_users(tmp_path: Path) -> None:
-    """A slice is the users of those positions joined with commas, without one at either end."""
+def test_spool_slices_any_range_of_users(tmp_path: Path) -> None:
+    """A slice is the users at those positions joined with commas, without one at either end."""
     spool = users_from_json([b'{"id":1}', b"2", b'"\xd0\xb3"'], tmp_path)
     assert len(spool) == 3
     assert spool.slice(0, 3) == b'{"id":1},2,"\xd0\xb3"'
@@ -25,18 +25,18 @@ def test_spool_slices_any_run_of_users(tmp_path: Path) -> None:
 
 
 def test_spool_may_be_empty(tmp_path: Path) -> None:
-    """No users is a spool as well: the API that has lost them all."""
+    """A spool of no users works: it simulates an API that lost all of its data."""
     spool = users_from_json([], tmp_path)
     assert (len(spool), spool.slice(0, 0)) == (0, b"")
 
 
 def test_generated_users_are_the_users_of_the_seed(tmp_path: Path) -> None:
-    """A generated spool holds users 1 to n of its seed."""
+    """A generated spool has the users 1 to n of its seed."""
     spool = generated_users(3, tmp_path, seed=9)
     assert spool.slice(0, 3) == b",".join((user(1, 9), user(2, 9), user(3, 9)))
 
 
-def test_generated_users_are_made_once(tmp_path: Path) -> None:
+def test_generated_users_are_written_once(tmp_path: Path) -> None:
     """The same count and seed reuse the file; another count or seed does not."""
     first = generated_users(3, tmp_path)
     made = first.path.stat().st_ino
@@ -47,20 +47,20 @@ def test_generated_users_are_made_once(tmp_path: Path) -> None:
 
 
 def test_generated_users_leave_no_half_a_spool(tmp_path: Path) -> None:
-    """A spool whose making fails is not there to be reused."""
+    """A failure while a spool is written leaves no file that could be reused."""
     with pytest.raises(TypeError):
         generated_users(3, tmp_path, seed="none")  # type: ignore[arg-type] # fails at user 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_generated_users_refuse_a_negative_count(tmp_path: Path) -> None:
-    """A count below 0 is refused in one sentence."""
-    with pytest.raises(SandboxError, match=r"^--users is -1: give a count of users from 0\.$"):
+    """A count below 0 gives an error of one sentence."""
+    with pytest.raises(SandboxError, match=r"^--users is -1: give 0 or more\.$"):
         generated_users(-1, tmp_path)
 
 
 def test_users_from_file_are_compacted(tmp_path: Path) -> None:
-    """The elements of the array are served in order, without spaces or escapes of letters."""
+    """The elements of the array are served in order, without spaces or escaped letters."""
     users = [{"id": 1, "name": "Păun"}, {"id": 2, "postcode": "0270"}]
     file = tmp_path / "users.json"
     file.write_text(json.dumps(users, indent=2))
@@ -70,7 +70,7 @@ def test_users_from_file_are_compacted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ['{"data": []}', "<html>", "", '[{"id": 1},', '["\\ud800"]'])
 def test_users_from_file_refuses_what_is_no_array(tmp_path: Path, content: str) -> None:
-    """A file that is not a JSON array is refused in one sentence that names it."""
+    """A file that is not a JSON array gives an error of one sentence with its path."""
     file = tmp_path / "users.json"
     file.write_text(content)
     with pytest.raises(SandboxError) as refusal:
@@ -79,8 +79,8 @@ def test_users_from_file_refuses_what_is_no_array(tmp_path: Path, content: str) 
     assert "\n" not in str(refusal.value)
 
 
-def test_users_from_file_names_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """A missing file is named, with what to give instead."""
+def test_users_from_file_names_a_missing_file(tmp_path: Path) -> None:
+    """A missing file gives an error with its path and what to give instead."""
     with pytest.raises(SandboxError) as refusal:
         users_from_file(tmp_path / "none.json", tmp_path)
     assert str(refusal.value) == (

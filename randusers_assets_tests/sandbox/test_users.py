@@ -1,9 +1,7 @@
-"""Generated users have the API's shape and the quirks of its data."""
+"""Generated users have the shape of the API's users and the quirks of its data."""
 
 import json
 import re
-import subprocess
-import sys
 import unicodedata
 import uuid
 from collections import Counter
@@ -12,9 +10,10 @@ from typing import Any
 import pytest
 from email_validator import validate_email
 
+from randusers_assets_tests.sandbox.processes import python
 from randusers_sandbox.users import user
 
-# The record of the design, values left out: keys in the order that the API sends them.
+# One user of the API without its values: the keys in the order that the API sends.
 SHAPE = (
     '{"gender":0,"name":{"title":0,"first":0,"last":0},"location":{"street":{"number":0,"name":0},'
     '"city":0,"state":0,"country":0,"postcode":0,"coordinates":{"latitude":0,"longitude":0},'
@@ -39,12 +38,12 @@ def _shape(value: Any) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def test_users_have_the_keys_of_the_api_in_its_order(users: list[dict[str, Any]]) -> None:
-    """Every user has each key that the API sends, in the order that it sends them."""
+    """Every user has the keys that the API sends, in the same order."""
     assert {json.dumps(_shape(one), separators=(",", ":")) for one in users} == {SHAPE}
 
 
 def test_users_are_compact_utf8_json() -> None:
-    """A user is what JavaScript's JSON.stringify would send: no spaces, no escapes of letters."""
+    """A user is formatted as by JavaScript's JSON.stringify: no spaces, no escaped letters."""
     for number in range(1, 2001):
         sent = user(number)
         again = json.dumps(json.loads(sent), ensure_ascii=False, separators=(",", ":"))
@@ -54,15 +53,12 @@ def test_users_are_compact_utf8_json() -> None:
 def test_users_are_a_function_of_number_and_seed() -> None:
     """Another process makes the same bytes; another seed does not."""
     code = "import sys; from randusers_sandbox.users import user; print(user(7, 3).decode())"
-    printed = subprocess.run(  # noqa: S603 - this interpreter
-        [sys.executable, "-c", code], capture_output=True, check=True, encoding="utf-8"
-    ).stdout
-    assert printed == user(7, 3).decode() + "\n"
+    assert python("-c", code, PYTHONIOENCODING="utf-8").stdout == user(7, 3).decode() + "\n"
     assert user(7, 3) != user(7, 4)
 
 
 def test_users_are_numbered_and_have_a_valid_uuid_each(users: list[dict[str, Any]]) -> None:
-    """The ids are 1 to n and the uuids unique, of version 4."""
+    """The ids are 1 to n, and the uuids are unique and of version 4."""
     assert [one["id"] for one in users] == list(range(1, 2001))
     uuids = {uuid.UUID(one["login"]["uuid"]) for one in users}
     assert len(uuids) == len(users)
@@ -70,7 +66,7 @@ def test_users_are_numbered_and_have_a_valid_uuid_each(users: list[dict[str, Any
 
 
 def test_users_repeat_one_email_in_each_500(users: list[dict[str, Any]]) -> None:
-    """In each block of 500 exactly two users share an email, and their name with it."""
+    """In each block of 500 exactly two users share an email and a name."""
     for start in range(0, 2000, 500):
         block = users[start : start + 500]
         counts = Counter(one["email"] for one in block)
@@ -82,14 +78,14 @@ def test_users_repeat_one_email_in_each_500(users: list[dict[str, Any]]) -> None
 
 
 def test_users_have_emails_that_email_validator_accepts(users: list[dict[str, Any]]) -> None:
-    """Every email is valid as it stands: at example.com, in ASCII and not in need of a rewrite."""
+    """Every email is valid, normalized, in ASCII, and at example.com."""
     for one in users:
         verdict = validate_email(one["email"], check_deliverability=False)
         assert (verdict.normalized, verdict.ascii_domain) == (one["email"], "example.com")
 
 
-def test_users_have_four_int_postcodes_in_five(users: list[dict[str, Any]]) -> None:
-    """The rest are strings that a number cannot hold: with a space or a leading zero."""
+def test_users_have_integer_postcodes_four_times_in_five(users: list[dict[str, Any]]) -> None:
+    """One postcode in five is a string, since it has a space or a leading zero."""
     postcodes = [one["location"]["postcode"] for one in users]
     strings = [code for code in postcodes if isinstance(code, str)]
     assert {type(code) for code in postcodes} == {int, str}
@@ -100,7 +96,7 @@ def test_users_have_four_int_postcodes_in_five(users: list[dict[str, Any]]) -> N
 
 
 def test_users_have_names_in_many_scripts(users: list[dict[str, Any]]) -> None:
-    """Names are in Latin letters with accents and in eight other scripts at least."""
+    """Names are in Latin letters with accents and in at least seven other scripts."""
     letters = {c for one in users for c in one["name"]["first"] + one["name"]["last"]}
     scripts = {unicodedata.name(c).split()[0] for c in letters if c.isalpha()}
     assert scripts >= {
@@ -109,7 +105,9 @@ def test_users_have_names_in_many_scripts(users: list[dict[str, Any]]) -> None:
     assert any("WITH" in unicodedata.name(c) for c in letters)
 
 
-def test_users_have_values_that_a_spreadsheet_would_run(users: list[dict[str, Any]]) -> None:
+def test_users_have_values_that_a_spreadsheet_reads_as_formulas(
+    users: list[dict[str, Any]],
+) -> None:
     """Some phones, cells, states and time zone offsets start with `+`, others with `-`."""
     for values in (
         [one["phone"] for one in users],
