@@ -1,0 +1,23 @@
+"""The errors of the pipeline: one that a user reads, and the two cases that code tells apart."""
+
+
+class SnapshotError(Exception):
+    """A step failed; the message says what, where, and what to do.
+
+    `retryable` is true where the same step may succeed later without anybody's help.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Drift(SnapshotError):
+    """A page contradicts page 1: the data changed while it was read."""
+
+    def __init__(self, page: int, field: str, expected: object, got: object) -> None:
+        super().__init__(f"page {page}: {field}: expected {expected}, got {got}", retryable=True)
+
+
+class Conflict(SnapshotError):
+    """An object changed between the look at it and the conditional write."""
