@@ -1,81 +1,107 @@
-"""The keys of a snapshot on the disk, and which of them come twice, in memory that stays flat."""
+"""Which keys come twice: kept on the disk, compared in memory that stays flat."""
 
 import weakref
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
 
-from randusers_assets.pipeline.storage.tempfiles import Spool, disk_full_named
+import numpy as np
+import pyarrow as pa
 
-if TYPE_CHECKING:
-    from randusers_assets.pipeline.flatten.arrow import Numbers
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
 
-# Keys that are sorted at once: 16 MB.
-PASS_KEYS = 1 << 21
+Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+Mask = np.ndarray[tuple[int], np.dtype[np.bool]]
+
+PASS_KEYS = 1 << 21  # sorted at once: 16 MB
 _CHUNK_BYTES = 1 << 20
+
+# A few keys, the exact value at a position of them, and what to show as an example of it.
+Chunk = tuple[Numbers, Callable[[int], Any], Callable[[int], Any]]
+
+
+def int64_values(column: pa.Array) -> Numbers:
+    """The numbers of an `int64` column without NULLs, not copied."""
+    numbers = np.frombuffer(column.buffers()[1], dtype=np.int64)
+    return numbers[column.offset : column.offset + len(column)]
+
+
+def in_pass(keys: Numbers, number: int, passes: int) -> Mask:
+    """Which keys belong to one of several passes; the shares are even, also with a stride."""
+    # Fibonacci hashing (Knuth, TAOCP 6.4): the high bits of a product are well mixed.
+    mixed = keys.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(33)
+    mask: Mask = mixed % np.uint64(passes) == number
+    return mask
+
+
+@dataclass
+class Duplicates:
+    """Rows that share their key; `examples` are the row, from 0, and example of repeating ones."""
+
+    sharing: int = 0
+    repeating: int = 0  # all but the first of each key
+    examples: list[tuple[int, Any]] = field(default_factory=list)
 
 
 class Keys:
     """64-bit keys in the order in which they came; 8 bytes of the disk each."""
 
     def __init__(self) -> None:
-        self._spool = Spool()
-        self._file = self._spool.writer()
-        # Not the file itself, which would write what is left to a disk that may be full.
+        self._temp = TempFile()
+        self._file = self._temp.writer()
+        # Close the raw file: closing the buffered one could flush to a full disk.
         self._closes = weakref.finalize(self, self._file.raw.close)
         self.count = 0
 
-    def add(self, keys: "Numbers") -> None:
-        """Take more keys.
-
-        Raises:
-            dagster.Failure: the disk is full.
-        """
-        with disk_full_named():
+    def add(self, keys: Numbers) -> None:
+        """Append keys."""
+        with explain_disk_full():
             self._file.write(keys.tobytes())
         self.count += len(keys)
 
-    def chunks(self) -> "Iterator[Numbers]":
-        """Yield the keys as they came, a few at a time."""
-        import numpy as np
-
-        with disk_full_named():
+    def chunks(self) -> Iterator[Numbers]:
+        """Yield the keys in order, 1 MiB at a time."""
+        with explain_disk_full():
             self._file.flush()
-        with self._spool.reader() as file:
+        with self._temp.reader() as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield np.frombuffer(chunk, dtype=np.int64)
 
-    def repeated(self) -> "Numbers":
+    def repeated(self) -> Numbers:
         """The keys that come more than once, each once, in ascending order.
 
-        Reads all keys once for every `PASS_KEYS` of them, and sorts those of one remainder.
+        Reads all keys once for every `PASS_KEYS` of them, and sorts a share of them each time.
         """
-        import numpy as np
-
         passes = max(1, -(-self.count // PASS_KEYS))
         found = [np.empty(0, dtype=np.int64)]
-        for remainder in range(passes):
-            part = np.concatenate([found[0], *(c[c % passes == remainder] for c in self.chunks())])
+        for number in range(passes):
+            parts = (keys[in_pass(keys, number, passes)] for keys in self.chunks())
+            part = np.concatenate([found[0], *parts])
             part.sort()
             found.append(np.unique(part[1:][part[1:] == part[:-1]]))
         return np.sort(np.concatenate(found))
 
-    def comes_again(self) -> tuple[int, tuple[int, int] | None]:
-        """How many keys came before already, and the first of them: its place, from 0, and itself.
+    def count_duplicates(
+        self, source: Callable[[], Iterable[Chunk]] | None = None, at_most: int = 1
+    ) -> Duplicates:
+        """Count the rows that share their key, and find the first few that repeat an earlier one.
 
-        Takes memory by the number of those keys, of which there ought to be none.
+        `source` gives the keys again with their exact values, where a key is only a hash; it is
+        read only if keys meet. Takes memory by the number of such keys.
         """
-        import numpy as np
-
+        found = Duplicates()
         if not (suspects := self.repeated()).size:
-            return 0, None
-        seen: set[int] = set()
-        again, first, place = 0, None, 0
-        for chunk in self.chunks():
-            for at in np.flatnonzero(np.isin(chunk, suspects)).tolist():
-                key = int(chunk[at])
-                if key in seen:
-                    again += 1
-                    first = first or (place + at, key)
-                seen.add(key)
-            place += len(chunk)
-        return again, first
+            return found
+        seen: dict[Any, int] = {}
+        place = 0
+        own = ((keys, keys.item, keys.item) for keys in self.chunks())
+        for keys, value_at, example_at in source() if source else own:
+            for at in np.flatnonzero(np.isin(keys, suspects)).tolist():
+                value = value_at(at)
+                seen[value] = seen.get(value, 0) + 1
+                if seen[value] == 2 and len(found.examples) < at_most:
+                    found.examples.append((place + at, example_at(at)))
+            place += len(keys)
+        found.sharing = sum(count for count in seen.values() if count > 1)
+        found.repeating = sum(count - 1 for count in seen.values())
+        return found

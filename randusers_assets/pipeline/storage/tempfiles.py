@@ -1,42 +1,33 @@
-"""Disk spools and read-ahead: what keeps memory flat while the stages overlap."""
+"""Unlinked temp files: what keeps memory flat whatever the number of rows."""
 
 import contextlib
 import errno
 import hashlib
 import io
 import os
-import queue
 import shutil
 import tempfile
-import threading
 import weakref
-from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import dagster as dg
+from randusers_assets.pipeline.errors import SnapshotError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-T = TypeVar("T")
 
+class TempFile:
+    """An unlinked file in `TMPDIR`, freed with its last user, also after `kill -9`.
 
-class Spool:
-    """An unlinked temporary file (`TMPDIR`), gone with its last user, also after `kill -9`.
-
-    Raises:
-        dagster.Failure: the directory has less room than `expected_bytes`.
+    SnapshotError if the directory has less room than `expected_bytes`.
     """
 
     def __init__(self, expected_bytes: int = 0) -> None:
-        directory = tempfile.gettempdir()
-        free = shutil.disk_usage(directory).free
+        free = shutil.disk_usage(tempfile.gettempdir()).free
         if free < expected_bytes:
-            raise dg.Failure(
-                f"{directory}: the spool needs {expected_bytes:,} bytes and {free:,} are free:"
-                " make room, or point TMPDIR to a larger disk."
-            )
-        self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115  # the finalizer closes it
+            raise _no_room(f"the snapshot needs {expected_bytes:,} bytes and {free:,} are free")
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the finalizer closes it
         self._closes = weakref.finalize(self, self._file.close)
         self.digest = hashlib.sha256()
 
@@ -47,26 +38,22 @@ class Spool:
 
     @property
     def sha256(self) -> str:
-        """The digest of the bytes as they were written, whatever the disk made of them."""
+        """The digest of the bytes as they were given, even if the disk changed them since."""
         return self.digest.hexdigest()
 
     def writer(self) -> io.BufferedWriter:
-        """A file that writes the spool anew, from its start to its end; close it when done."""
-        os.ftruncate(self._file.fileno(), 0)
-        os.lseek(self._file.fileno(), 0, os.SEEK_SET)
+        """Open for writing, from empty; close it when done."""
+        self._file.truncate(0)
+        self._file.seek(0)
         self.digest = hashlib.sha256()
-        return _Digested(self.digest, os.dup(self._file.fileno()))
+        return _DigestingWriter(self.digest, os.dup(self._file.fileno()))
 
     def reader(self) -> io.BufferedReader:
-        """A file with a position of its own; whoever gets it may close it."""
-        return io.BufferedReader(_View(self), 1 << 20)
-
-    def read_at(self, position: int, length: int) -> bytes:
-        """Up to `length` bytes from `position` on; fewer at the end."""
-        return os.pread(self._file.fileno(), length, position)
+        """Open for reading, with a position of its own; it may be closed."""
+        return io.BufferedReader(_Reader(self, self._file.fileno()), 1 << 20)
 
 
-class _Digested(io.BufferedWriter):
+class _DigestingWriter(io.BufferedWriter):
     def __init__(self, digest: "hashlib._Hash", descriptor: int) -> None:
         super().__init__(io.FileIO(descriptor, "w"), 1 << 20)
         self._digest = digest
@@ -76,10 +63,10 @@ class _Digested(io.BufferedWriter):
         return super().write(data)
 
 
-class _View(io.RawIOBase):
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._position = 0
+class _Reader(io.RawIOBase):
+    def __init__(self, file: TempFile, descriptor: int) -> None:
+        self._file = file  # which keeps the descriptor open
+        self._descriptor, self._position = descriptor, 0
 
     def readable(self) -> bool:
         return True
@@ -88,72 +75,28 @@ class _View(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        origin = (0, self._position, self._spool.size)[whence]
-        self._position = origin + offset
+        self._position = (0, self._position, self._file.size)[whence] + offset
         return self._position
 
     def readinto(self, into: "WriteableBuffer", /) -> int:
         room = memoryview(into).cast("B")
-        data = self._spool.read_at(self._position, len(room))
+        data = os.pread(self._descriptor, len(room), self._position)
         room[: len(data)] = data
         self._position += len(data)
         return len(data)
 
 
 @contextlib.contextmanager
-def disk_full_named() -> Iterator[None]:
-    """Turn a full disk into one sentence that names the spool's directory."""
+def explain_disk_full() -> Iterator[None]:
+    """Turn a full disk into one SnapshotError that names the directory."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise dg.Failure(
-            f"{tempfile.gettempdir()}: the disk is full:"
-            " make room, or point TMPDIR to a larger one."
-        ) from error
+        raise _no_room("the disk is full") from error
 
 
-class _Raised:
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-
-
-_END = object()
-
-
-def read_ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
-    """Yield `items` in order while a thread prepares the next `depth` of them.
-
-    An exception of `items` is raised where its item would have been. Closing the result early
-    ends the thread after the item that it is busy with.
-    """
-    ready: queue.Queue[object] = queue.Queue(maxsize=depth)
-    stopped = threading.Event()
-
-    def offer(item: object) -> bool:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return True
-        return False
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not offer(item):
-                    return
-            offer(_END)
-        except BaseException as error:  # noqa: BLE001  # handed over to the reader, who raises it
-            offer(_Raised(error))
-
-    thread = threading.Thread(target=produce, name="read-ahead", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not _END:
-            if isinstance(item, _Raised):
-                raise item.error
-            yield item  # type: ignore[misc]  # the queue holds T, _Raised and _END
-    finally:
-        stopped.set()
-        thread.join()
+def _no_room(problem: str) -> SnapshotError:
+    advice = "make room, or point TMPDIR to a larger disk."
+    return SnapshotError(f"{tempfile.gettempdir()}: {problem}: {advice}", retryable=True)
