@@ -1,115 +1,104 @@
-"""Flattening: decoded users laid out as Arrow columns."""
+"""Decoded rows as Arrow columns.
+
+Here and in audit/, runs avoid `pa.array` and Python scalars in compute calls: both import pandas.
+"""
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from randusers_assets.contract import COLUMNS, TIMESTAMP, Broken, as_sent, inspect
+import numpy as np
+import pyarrow as pa
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-
-    Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
+from randusers_assets.pipeline.contract import Column, Contract
+from randusers_assets.pipeline.flatten.decode import UndecodableUser, as_text, decode_lines
+from randusers_assets.pipeline.storage.duplicates import Numbers, int64_values
 
 
 @dataclass(frozen=True)
-class Flat:
-    """Some lines of a raw snapshot, read once: the users laid flat, and all that does not fit."""
+class FlatLines:
+    """Some lines of a raw snapshot: the rows as columns, and whatever breaks the contract."""
 
-    rows: "pa.RecordBatch"
-    broken: list[Broken]
+    rows: pa.RecordBatch
+    undecodable: list[UndecodableUser]
     unknown: dict[str, int]
 
     def __len__(self) -> int:
-        """The users, those that break the contract included."""
-        return int(self.rows.num_rows) + len(self.broken)
+        """How many lines there are, the undecodable ones included."""
+        return int(self.rows.num_rows) + len(self.undecodable)
 
-    def ids(self) -> "Numbers":
-        """The users' ids in the order of the lines; of broken users only those that are legible."""
-        import numpy as np
-
-        column = self.rows.column("id")
-        ids = np.frombuffer(column.buffers()[1], np.int64, len(column), column.offset * 8)
-        # Each stands before as many of the good rows as lines were good up to it.
-        legible = [(b.line - 1 - i, b.id) for i, b in enumerate(self.broken) if b.id is not None]
-        return np.insert(ids, [at for at, _ in legible], [number for _, number in legible])
+    def keys(self, contract: Contract) -> Numbers:
+        """The keys in the order of the lines; of undecodable lines only those that are legible."""
+        keys = int64_values(self.rows.column(contract.key))
+        # `line` counts all lines from 1, the position in `keys` only the decoded ones.
+        legible = [
+            (one.line - 1 - before, one.id)
+            for before, one in enumerate(self.undecodable)
+            if one.id is not None
+        ]
+        return np.insert(keys, [at for at, _ in legible], [key for _, key in legible])
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the rows in Arrow's own form: a tenth of the time that column by column takes."""
-        return _unpickled, (self.rows.serialize(), self.broken, self.unknown)
+        schema = self.rows.schema.serialize().to_pybytes()
+        return _unpickle, (schema, self.rows.serialize(), self.undecodable, self.unknown)
 
 
-def _unpickled(rows: "pa.Buffer", broken: list[Broken], unknown: dict[str, int]) -> Flat:
-    import pyarrow as pa
-
-    batch = pa.ipc.read_record_batch(rows, arrow_schema())
-    return Flat(batch, broken, unknown)
-
-
-def read_lines(block: bytes) -> Flat:
-    """Decode whole JSON lines and lay them flat; lines are counted from 1."""
-    users, broken, unknown = inspect(block, 1)
-    return Flat(flatten(users), broken, unknown)
+def _unpickle(
+    schema: bytes, rows: pa.Buffer, undecodable: list[UndecodableUser], unknown: dict[str, int]
+) -> FlatLines:
+    return FlatLines(pa.ipc.read_record_batch(rows, _read_schema(schema)), undecodable, unknown)
 
 
 @cache
-def arrow_schema() -> "pa.Schema":
-    """The flat columns in contract order: `int64` or `string`, all nullable.
+def _read_schema(serialized: bytes) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(serialized))
+
+
+def flatten_lines(block: bytes, contract: Contract) -> FlatLines:
+    """Decode whole JSON lines and flatten the rows; lines are counted from 1."""
+    rows, undecodable, unknown = decode_lines(block, contract)
+    return FlatLines(flatten_rows(rows, contract), undecodable, unknown)
+
+
+@cache
+def arrow_schema(contract: Contract) -> pa.Schema:
+    """The flat columns in contract order: `int64`, `float64` or `string`, all nullable.
 
     Timestamps stay text, as sent, so that the CSV cannot differ from the API by a formatting rule.
     """
-    import pyarrow as pa
-
-    return pa.schema(
-        [(c.name, pa.int64() if c.type == "integer" else pa.string()) for c in COLUMNS]
-    )
+    types = {"integer": pa.int64(), "number": pa.float64()}
+    return pa.schema([(c.name, types.get(c.type, pa.string())) for c in contract.columns])
 
 
-def flatten(users: Sequence[Any]) -> "pa.RecordBatch":
-    """Lay decoded users out as one record batch in contract order, one row a user."""
-    import pyarrow as pa
-
-    arrays = [
-        _integers(sent) if column.type == "integer" else _texts(as_sent(column, sent))
-        for column, sent in zip(COLUMNS, _by_column(users), strict=True)
-    ]
-    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema())
-
-
-def _by_column(users: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Each column's values; what its path shares with another's is looked up once."""
-    nodes: dict[str, Sequence[Any]] = {"": users}
-    for column in COLUMNS:
+def flatten_rows(rows: Sequence[Any], contract: Contract) -> pa.RecordBatch:
+    """Turn decoded rows into one record batch in contract order."""
+    arrays: list[pa.Array] = []
+    nodes: dict[str, Sequence[Any]] = {"": rows}
+    for column in contract.columns:
         path = ""
         for key in column.path.split("."):
             parent, path = path, f"{path}.{key}"
-            if path not in nodes:
+            if path not in nodes:  # columns share the objects above them
                 nodes[path] = list(map(attrgetter(key), nodes[parent]))
-        yield nodes[path]
+        values = as_text(column, nodes[path])
+        arrays.append(_texts(values) if column.is_text else _numbers(column, values))
+    return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(contract))
 
 
-# Neither `pa.array` nor a Python value given to a compute function here and in audit.py: either
-# makes Arrow import pandas, which takes longer than 500 users do.
-
-
-def _integers(values: "Sequence[Any]") -> "pa.Array":
-    import pyarrow as pa
-
+def _numbers(column: Column, values: Sequence[Any]) -> pa.Array:
+    code, arrow_type = ("q", pa.int64()) if column.type == "integer" else ("d", pa.float64())
     try:
-        validity, numbers = None, array("q", values)
+        validity, numbers = None, array(code, values)
     except TypeError:  # a NULL
-        validity, numbers = _validity(values), array("q", [value or 0 for value in values])
-    return pa.Array.from_buffers(pa.int64(), len(values), [validity, pa.py_buffer(numbers)])
+        validity, numbers = _validity(values), array(code, [0 if v is None else v for v in values])
+    return pa.Array.from_buffers(arrow_type, len(values), [validity, pa.py_buffer(numbers)])
 
 
-def _texts(values: "Sequence[Any]") -> "pa.Array":
-    import numpy as np
-    import pyarrow as pa
-
+def _texts(values: Sequence[Any]) -> pa.Array:
     validity, texts = None, values
     try:
         joined = "".join(texts)
@@ -119,7 +108,7 @@ def _texts(values: "Sequence[Any]") -> "pa.Array":
     data = joined.encode()
     offsets = np.array([0, *map(len, texts)], dtype=np.int32).cumsum(dtype=np.int32)
     if len(data) > len(joined):
-        # From characters to bytes: a character begins at each byte that continues none (RFC 3629).
+        # From characters to bytes: bytes of the form 10xxxxxx continue a character (RFC 3629).
         octets = np.frombuffer(data, dtype=np.uint8)
         begins = np.flatnonzero((octets & 0xC0) != 0x80)
         offsets = np.append(begins, len(data)).astype(np.int32)[offsets]
@@ -127,32 +116,6 @@ def _texts(values: "Sequence[Any]") -> "pa.Array":
     return pa.Array.from_buffers(pa.string(), len(values), buffers)
 
 
-def _validity(values: Sequence[object]) -> "pa.Buffer":
-    import numpy as np
-    import pyarrow as pa
-
+def _validity(values: Sequence[object]) -> pa.Buffer:
     present = np.fromiter((value is not None for value in values), dtype=bool)
     return pa.py_buffer(np.packbits(present, bitorder="little"))
-
-
-def instants(values: "pa.Array") -> "pa.Array":
-    """Read timestamps as `timestamp[ms, UTC]`; NULL where a text is not one of the contract's."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    instant = pa.timestamp("ms", "UTC")
-    nothing = pa.nulls(len(values), values.type)
-    shaped = pc.if_else(pc.match_substring_regex(values, TIMESTAMP), values, nothing)
-    try:
-        return shaped.cast(instant)
-    except pa.ArrowInvalid:  # a day or an hour that does not exist; Arrow does not say in which row
-        return pa.array([_instant(text, instant) for text in shaped], instant)
-
-
-def _instant(text: "pa.Scalar", instant: "pa.DataType") -> "pa.Scalar | None":
-    import pyarrow as pa
-
-    try:
-        return text.cast(instant)
-    except pa.ArrowInvalid:
-        return None

@@ -1,21 +1,26 @@
-"""What flows between the assets: spools of one snapshot, read in bounded batches."""
+"""Raw and flat snapshots on the disk, read and written in bounded batches."""
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import dagster as dg
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from randusers_assets.contract import COLUMNS, Broken
-from randusers_assets.pipeline.flatten.arrow import Flat, arrow_schema, instants, read_lines
-from randusers_assets.pipeline.storage.duplicates import Keys
-from randusers_assets.pipeline.storage.tempfiles import Spool, disk_full_named, read_ahead
+from randusers_assets.pipeline.contract import TIMESTAMP, Contract
+from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.flatten.arrow import FlatLines, arrow_schema, flatten_lines
+from randusers_assets.pipeline.flatten.decode import UndecodableUser
+from randusers_assets.pipeline.storage.duplicates import Duplicates, Keys
+from randusers_assets.pipeline.storage.read_ahead import read_ahead
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 # About 500 users: object-building parsers slow down on larger units.
 BLOCK_BYTES = 1 << 18
@@ -23,15 +28,14 @@ BLOCK_BYTES = 1 << 18
 # Rows of a record batch and of a Parquet row group.
 BATCH_ROWS = 5_000
 
-# Users set aside for breaking the contract are carried in the Parquet footer, which must stay
-# small; more than this many is a changed API, not a bad row.
-MAX_BROKEN = 1_000
+# More undecodable rows are a changed API. They are in the Parquet footer, which must stay small.
+MAX_UNDECODABLE = 1_000
 
-_FOOTER_KEY = "randusers"
+_FOOTER_KEY = b"randusers"
 
 
 class FetchFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """How a snapshot was fetched; carried with it from raw to receipt."""
+    """How a snapshot was fetched."""
 
     url: str
     declared: int
@@ -45,172 +49,145 @@ class FetchFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FrameFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Where flat users come from, and the users that could not be laid flat."""
+    """What flat rows were made from; `raw_keys` (distinct keys) is None in an older file."""
 
     fetch: FetchFacts
     raw_rows: int
+    raw_keys: int | None = None
     raw_sha256: str
     flat_rows: int
-    broken: list[Broken]
+    broken: list[UndecodableUser]
 
 
+@dataclass(frozen=True, eq=False)
 class RawUsers:
-    """One JSON line per user as the API sent it, less credentials, in a zstd spool."""
+    """One JSON line per row as the API sent it, less the secrets, in a zstd temp file."""
 
-    def __init__(self, spool: Spool, facts: FetchFacts, reading: "Reading | None" = None) -> None:
-        self.spool = spool
-        self.facts = facts
-        self._reading = reading
+    file: TempFile
+    facts: FetchFacts
+    contract: Contract
 
     def blocks(self) -> Iterator[bytes]:
         """Yield whole lines, about `BLOCK_BYTES` at a time."""
-        import pyarrow as pa
-
-        stream = pa.CompressedInputStream(self.spool.reader(), "zstd")
-        rest = b""
-        while data := stream.read(BLOCK_BYTES):
-            lines, newline, tail = (rest + data).rpartition(b"\n")
-            if newline:
-                yield lines + newline
-            rest = tail
-        if rest:
-            yield rest
-
-    @property
-    def reading(self) -> "Reading":
-        """What one pass over the lines found: the fetch's own, or made when first asked for."""
-        if self._reading is None:
-            flats = read_ahead(map(read_lines, self.blocks()))
-            self._reading = read_once(flats, lambda: (self.facts, self.spool.sha256))
-        return self._reading
+        stream = io.BufferedReader(pa.CompressedInputStream(self.file.reader(), "zstd"))
+        while block := stream.read(BLOCK_BYTES):
+            yield block + stream.readline()
 
 
 class UserFrames:
-    """One row per user, flat and typed by the contract, in a Parquet spool.
+    """One flat row per user in a Parquet temp file; iterating gives DataFrames of `BATCH_ROWS`."""
 
-    Iterate for pandas DataFrames of up to `BATCH_ROWS` rows; `to_pandas` gives the one DataFrame.
-    """
-
-    def __init__(self, spool: Spool) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.spool = spool
+    def __init__(self, file: TempFile, contract: Contract) -> None:
+        self.file = file
+        self.contract = contract
+        cause = None
         try:
-            self._file = pq.ParquetFile(spool.reader(), pre_buffer=False)
-            footer = (self._file.metadata.metadata or {}).get(_FOOTER_KEY.encode(), b"")
+            self._parquet = pq.ParquetFile(file.reader(), pre_buffer=False)
+            footer = (self._parquet.metadata.metadata or {}).get(_FOOTER_KEY, b"")
             self.facts = msgspec.json.decode(footer, type=FrameFacts)
         except (pa.ArrowInvalid, msgspec.DecodeError) as error:
-            raise _not_ours() from error
-        if self._file.schema_arrow != arrow_schema():
-            raise _not_ours()
+            cause = error
+        if cause or self._parquet.schema_arrow != arrow_schema(contract):
+            raise SnapshotError(
+                f"{contract.name}.parquet was not written under this contract: materialize"
+                f" {contract.name}_df again."
+            ) from cause
 
-    def batches(self, *columns: str) -> "Iterator[pa.RecordBatch]":
+    def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
         """Yield record batches of up to `BATCH_ROWS` rows, of all columns or only of some."""
-        for batch in self._file.iter_batches(
-            BATCH_ROWS, columns=columns or None, use_threads=False
-        ):
-            yield batch.replace_schema_metadata()
+        batches = self._parquet.iter_batches(BATCH_ROWS, columns=columns or None, use_threads=False)
+        return (batch.replace_schema_metadata() for batch in batches)
 
     def __iter__(self) -> "Iterator[pd.DataFrame]":
-        return map(to_frame, self.batches())
+        return (to_frame(batch, self.contract) for batch in self.batches())
 
     def to_pandas(self) -> "pd.DataFrame":
         """The whole snapshot as one ordinary DataFrame."""
-        import pyarrow as pa
-
-        return to_frame(pa.Table.from_batches(self.batches(), arrow_schema()))
-
-
-def _not_ours() -> dg.Failure:
-    return dg.Failure("users.parquet was not written under this contract: rebuild users_df.")
+        table = pa.Table.from_batches(self.batches(), arrow_schema(self.contract))
+        return to_frame(table, self.contract)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One pass over a raw snapshot: what its gates ask for, and its users laid flat.
+class DecodedRaw:
+    """Everything that one pass over a raw snapshot finds.
 
-    `repeated` is the first user whose id stood before: the place, from 0, and the id. Of the users
-    that break the contract all are counted, by path and problem, and the first `MAX_BROKEN` kept.
+    `problems` counts all undecodable rows, by path and problem; the facts of `frames` keep the
+    first `MAX_UNDECODABLE`. `unknown` counts the JSON paths that are not in the contract.
     """
 
-    rows: int
-    distinct_ids: int
-    repeated: tuple[int, int] | None
-    problems: Counter[str]
-    broken: list[Broken]
-    unknown: Counter[str]
     frames: UserFrames
+    duplicates: Duplicates
+    problems: Counter[str]
+    unknown: Counter[str]
 
 
-def read_once(flats: Iterable[Flat], source: Callable[[], tuple[FetchFacts, str]]) -> Reading:
-    """Write flat lines into Parquet as they come, and gather what does not fit.
+def decode_raw(raw: RawUsers) -> DecodedRaw:
+    """Decode and flatten the stored lines."""
+    lines = read_ahead(flatten_lines(block, raw.contract) for block in raw.blocks())
+    return write_parquet(lines, raw.contract, lambda: (raw.facts, raw.file.sha256))
 
-    `source` is asked at the end for the facts of the fetch and the digest of the raw snapshot.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    broken: list[Broken] = []
+def write_parquet(
+    lines: Iterable[FlatLines], contract: Contract, source: Callable[[], tuple[FetchFacts, str]]
+) -> DecodedRaw:
+    """Write lines to Parquet as they come; at the end, `source` gives the raw facts and SHA-256."""
+    undecodable: list[UndecodableUser] = []
     problems, unknown = Counter[str](), Counter[str]()
-    ids = Keys()
-    rows = flat_rows = 0
+    keys = Keys()
+    rows = 0
 
-    def batches() -> "Iterator[pa.RecordBatch]":
-        nonlocal rows, flat_rows
-        for flat in flats:
-            for one in flat.broken:
-                problems[f"{one.path}: {one.problem}"] += 1
-                if len(broken) < MAX_BROKEN:
-                    broken.append(msgspec.structs.replace(one, line=rows + one.line))
-            unknown.update(flat.unknown)
-            ids.add(flat.ids())
-            rows += len(flat)
-            flat_rows += flat.rows.num_rows
-            yield flat.rows
+    def batches() -> Iterator[pa.RecordBatch]:
+        nonlocal rows
+        for some in lines:
+            for one in some.undecodable:
+                problems[f"{one.path or '$'}: {one.problem}"] += 1
+                if len(undecodable) < MAX_UNDECODABLE:
+                    undecodable.append(msgspec.structs.replace(one, line=rows + one.line))
+            unknown.update(some.unknown)
+            keys.add(some.keys(contract))
+            rows += len(some)
+            yield some.rows
 
-    spool = Spool()
+    file, schema = TempFile(), arrow_schema(contract)
     with (
-        disk_full_named(),
-        spool.writer() as file,
-        # A call into Python for a megabyte, not for each column of each batch.
-        pa.BufferedOutputStream(pa.PythonFile(file, "w"), 1 << 20) as sink,
+        explain_disk_full(),
+        file.writer() as writer,
+        # Buffer 1 MiB so that PyArrow rarely calls into Python.
+        pa.BufferedOutputStream(pa.PythonFile(writer, "w"), 1 << 20) as sink,
         # No dictionaries: most values hardly repeat, and zstd finds those that do.
         pq.ParquetWriter(
-            sink, arrow_schema(), compression="zstd", compression_level=1, use_dictionary=False
+            sink, schema, compression="zstd", compression_level=1, use_dictionary=False
         ) as parquet,
     ):
         for table in _in_batches(batches()):
             parquet.write_table(table, row_group_size=BATCH_ROWS)
         fetch, raw_sha256 = source()
+        duplicates = keys.count_duplicates()
         facts = FrameFacts(
-            fetch=fetch, raw_rows=rows, raw_sha256=raw_sha256, flat_rows=flat_rows, broken=broken
+            fetch=fetch,
+            raw_rows=rows,
+            raw_keys=keys.count - duplicates.repeating,
+            raw_sha256=raw_sha256,
+            flat_rows=rows - problems.total(),
+            broken=undecodable,
         )
-        parquet.add_key_value_metadata({_FOOTER_KEY: msgspec.json.encode(facts).decode()})
-    again, repeated = ids.comes_again()
-    return Reading(rows, ids.count - again, repeated, problems, broken, unknown, UserFrames(spool))
+        parquet.add_key_value_metadata({_FOOTER_KEY: msgspec.json.encode(facts)})
+    return DecodedRaw(UserFrames(file, contract), duplicates, problems, unknown)
 
 
-def lay_flat(raw: RawUsers) -> UserFrames:
-    """The users of a raw snapshot laid flat, those that break the contract apart.
-
-    Raises:
-        dagster.Failure: more than `MAX_BROKEN` users break the contract.
-    """
-    reading = raw.reading
-    if reading.problems.total() > MAX_BROKEN:
-        raise dg.Failure(
-            f"More than {MAX_BROKEN:,} users break the contract, the first of them"
-            f" {reading.broken[0].sentence()}: bring contract.py in line with {raw.facts.url}.",
-            allow_retries=False,
+def flatten(decoded: DecodedRaw) -> UserFrames:
+    """The flat rows; SnapshotError if more than `MAX_UNDECODABLE` rows break the contract."""
+    if decoded.problems.total() > MAX_UNDECODABLE:
+        facts, key = decoded.frames.facts, decoded.frames.contract.key
+        raise SnapshotError(
+            f"More than {MAX_UNDECODABLE:,} rows break the contract, first"
+            f" {facts.broken[0].describe(key)}: adapt contract.py to {facts.fetch.url}."
         )
-    return reading.frames
+    return decoded.frames
 
 
-def _in_batches(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
+def _in_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Gather small record batches into tables of `BATCH_ROWS` rows, the last one shorter."""
-    import pyarrow as pa
-
     held: list[pa.RecordBatch] = []
     rows = 0
     for batch in batches:
@@ -225,20 +202,31 @@ def _in_batches(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.Table]":
         yield pa.Table.from_batches(held).combine_chunks()
 
 
-def to_frame(rows: "pa.RecordBatch | pa.Table") -> "pd.DataFrame":
+def to_frame(rows: pa.RecordBatch | pa.Table, contract: Contract) -> "pd.DataFrame":
     """Convert flat rows to pandas: `str`, `int64` (`Int64` where NULL may be), UTC timestamps."""
-    import pandas as pd
-    import pyarrow as pa
+    import pandas as pd  # 0.3 s, and no run needs it
 
-    for index, column in enumerate(COLUMNS):
+    for index, column in enumerate(contract.columns):
         if column.type == "timestamp":
-            rows = rows.set_column(index, column.name, _instants(rows.column(index)))
+            rows = rows.set_column(index, column.name, parse_timestamps(rows.column(index)))
     frame = rows.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    required = [c.name for c in COLUMNS if c.type == "integer" and c.required]
+    required = [c.name for c in contract.columns if c.type == "integer" and c.required]
     return frame.astype(dict.fromkeys(required, "int64"))  # type: ignore[no-any-return]  # pyarrow is untyped
 
 
-def _instants(values: "pa.Array | pa.ChunkedArray") -> "pa.Array":
-    import pyarrow as pa
+def parse_timestamps(values: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Read texts as `timestamp[ms, UTC]`; NULL where one is not a timestamp of the one form."""
+    instant = pa.timestamp("ms", "UTC")
+    nothing = pa.nulls(len(values), values.type)
+    shaped = pc.if_else(pc.match_substring_regex(values, TIMESTAMP), values, nothing)
+    try:
+        return shaped.cast(instant)
+    except pa.ArrowInvalid:  # a day or hour that does not exist, in a row that Arrow does not name
+        return pa.array([_instant(text, instant) for text in shaped], instant)
 
-    return instants(values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values)
+
+def _instant(text: pa.Scalar, instant: pa.DataType) -> pa.Scalar | None:
+    try:
+        return text.cast(instant)
+    except pa.ArrowInvalid:
+        return None
