@@ -1,28 +1,29 @@
-"""Fetching pages: connections, retries, pace and deadline.
-
-Nothing here needs Dagster, so that a process that fetches starts fast; see fetchers.py.
-"""
+"""Downloading pages: connections, retries, pace and deadline."""
 
 import contextlib
 import logging
+import math
+import operator
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from itertools import chain, repeat, starmap
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain, islice
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
+import requests
 import tenacity
+import urllib3
 
+from randusers_assets.pipeline.contract import Contract
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.fetch.pages import Page, Refused, Unreadable, read_page
-
-if TYPE_CHECKING:
-    import requests
 
 logger = logging.getLogger(__name__)
 
@@ -31,76 +32,59 @@ CHUNK_BYTES = 1 << 18
 PAGE_TRIES = 5
 
 
-class Fault(Exception):
-    """A passing fault; `wait_seconds` is what the server asked for, if it did."""
+class TransientError(Exception):
+    """A failed download that may succeed; the server asked to wait `wait_seconds`, if finite."""
 
-    def __init__(self, phrase: str, wait_seconds: float | None = None) -> None:
+    def __init__(self, phrase: str, wait_seconds: float = math.inf) -> None:
         super().__init__(phrase)
         self.wait_seconds = wait_seconds
 
 
-class Unfetched(Exception):
-    """A page that is not to be had, in one sentence; `final` where a later try cannot help."""
-
-    def __init__(self, sentence: str, *, final: bool = False) -> None:
-        super().__init__(sentence)
-        self.final = final
-
-
 class Tally(NamedTuple):
-    """What fetching took: tries that failed, seconds waited before the next, bytes."""
+    """What downloading took: failed tries, seconds waited before the next, bytes."""
 
     retries: int = 0
     waited: float = 0.0
     bytes: int = 0
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """A URL without a user, a password or a query, for logs and errors."""
-    try:
+    with contextlib.suppress(ValueError):  # of `port`, too
         parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # a password with a slash or a bracket makes it hard to say which part is it
-        return "The API's URL"
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        if parts.port != 0 and "@" not in parts.path:
+            return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return "The API's URL"  # with a slash in the password, say: no telling where that ends
 
 
-class Fetch:
-    """One process's connections, tally, pace and deadline, shared by its threads.
+@dataclass(frozen=True)
+class Api:
+    """Where the API is and how to download from it."""
 
-    `left` is what is left of the deadline, `processes` how many share the API's rate limit.
-    """
+    url: str
+    page_size: int = 500
+    concurrency: int = 8
+    deadline_seconds: float = 3600
 
-    def __init__(
-        self,
-        url: str,
-        concurrency: int,
-        deadline_seconds: float,
-        *,
-        left: float | None = None,
-        processes: int = 1,
-    ) -> None:
-        import requests
-        from requests.adapters import HTTPAdapter
 
-        self.url, self.concurrency, self.processes = url, concurrency, processes
+class ApiClient(contextlib.AbstractContextManager["ApiClient"]):
+    """One process's connections, tally, pace and deadline, shared by its threads."""
+
+    def __init__(self, api: Api, contract: Contract) -> None:
+        self.api, self.contract, self.url = api, contract, redact_url(api.url)
         self.session = requests.Session()
+        self.session.stream = True
         self.session.headers["User-Agent"] = f"randusers-assets/{version('randusers-assets')}"
         # A netrc file on the machine is not meant for this API, nor to be read for every page.
-        if "@" not in url:
-            self.session.auth = lambda request: request
+        self.session.auth = _sign_in
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, HTTPAdapter(pool_maxsize=concurrency))
-        self.deadline_seconds = deadline_seconds
-        self.deadline = time.monotonic() + (deadline_seconds if left is None else left)
+            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=api.concurrency))
+        self.deadline = time.monotonic() + api.deadline_seconds
         self.lock = threading.Lock()
         self.stopped = threading.Event()
         self.tally = Tally()
-        self.remaining: float | None = None
-        self.window_ends = self.next_slot = 0.0
-
-    def __enter__(self) -> "Fetch":
-        return self
+        self.processes = 1  # how many share the API's rate limit
+        self.remaining, self.window_ends, self.next_slot = math.inf, 0.0, 0.0
 
     def __exit__(self, *_: object) -> None:
         self.session.close()
@@ -108,131 +92,102 @@ class Fetch:
     def count(self, more: Tally) -> None:
         """Add to the tally."""
         with self.lock:
-            retries, waited, size = self.tally
-            self.tally = Tally(retries + more.retries, waited + more.waited, size + more.bytes)
+            self.tally = Tally(*map(operator.add, self.tally, more))
 
-    def counted(self) -> Tally:
-        """The tally since this was asked last."""
+    def take_tally(self) -> Tally:
+        """The tally since the last call."""
         with self.lock:
             tally, self.tally = self.tally, Tally()
             return tally
 
     def pages(self, numbers: Iterable[int], limit: int) -> Generator[Page, None, None]:
-        """Yield pages in order, up to twice the `concurrency` of them asked for and not taken."""
-        ahead: deque[Future[Page]] = deque()
-        with self.asking() as ask:
-            for number in numbers:
-                ahead.append(ask(number, limit))
-                if len(ahead) >= 2 * self.concurrency:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
+        """Yield pages in order, prefetching at most `2 * concurrency`."""
+        with self.page_requests() as request:
+            results = (request(number, limit).result for number in numbers)
+            yield from prefetch(results, 2 * self.api.concurrency)
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[Callable[[int, int], "Future[Page]"]]:
-        """What asks for a page by number and limit: they fly `concurrency` at once, in order.
+    def page_requests(self) -> Iterator[Callable[[int, int], "Future[Page]"]]:
+        """Give a function that requests a page by number and limit; `concurrency` load at once."""
+        downloads = ThreadPoolExecutor(self.api.concurrency)
+        decoding = ThreadPoolExecutor(1)  # the GIL would serialize it anyway
 
-        Reading is apart, so that no flight waits for it, and one page after the other: threads
-        that read at once would only take each other's turns.
-        """
-        flights = ThreadPoolExecutor(self.concurrency, thread_name_prefix="flight")
-        readings = ThreadPoolExecutor(1, thread_name_prefix="reading")
-
-        def ask(number: int, limit: int) -> "Future[Page]":
-            flight = partial(flights.submit, self.body, number, limit)
-            bodies = (landed.result() for landed in chain([flight()], iter(flight, None)))
-            return readings.submit(self.page, number, limit, bodies)
+        def request(number: int, limit: int) -> "Future[Page]":
+            download = partial(downloads.submit, self._body, number, limit)
+            bodies = map(Future.result, chain([download()], iter(download, None)))
+            return decoding.submit(self.page, number, limit, bodies)
 
         try:
-            yield ask
+            yield request
         finally:
-            self.stopped.set()  # ends the waits of pages that nobody will read
-            readings.shutdown(wait=False, cancel_futures=True)
-            flights.shutdown(cancel_futures=True)
-            readings.shutdown()
+            self.stopped.set()  # ends the waits of pages that nobody will use
+            decoding.shutdown(wait=False, cancel_futures=True)
+            downloads.shutdown(cancel_futures=True)
+            decoding.shutdown()
             self.stopped.clear()
 
     def page(self, number: int, limit: int, bodies: Iterator[bytes] | None = None) -> Page:
-        """Read one page from its body, or from the next of its bodies if that is not a page.
-
-        Raises:
-            Unfetched: as `body`; or the API refused, or sent something else every time.
-        """
-        bodies = bodies or starmap(self.body, repeat((number, limit)))
-        where = f"{shown(self.url)}?page={number}&limit={limit}"
+        """Decode one page from its body, or from the next of its bodies if that is not a page."""
+        bodies = bodies or iter(partial(self._body, number, limit), None)
+        where = self._where(number, limit)
         try:
-            return self.retrying(Unreadable)(lambda: read_page(next(bodies)))
+            return self._retrying(Unreadable)(lambda: read_page(next(bodies), self.contract))
         except Refused as refusal:
-            raise Unfetched(
+            raise SnapshotError(
                 f"{where} answered success: false ({str(refusal)[:200]!r}):"
-                " check RANDUSERS_API_URL and the API's status.",
-                final=True,
+                " check RANDUSERS_API_URL and the API's status."
             ) from refusal
         except Unreadable as unreadable:
-            raise Unfetched(
-                f"{where} answered with something else than users, {PAGE_TRIES} times:"
-                f" {unreadable}; check RANDUSERS_API_URL."
+            raise SnapshotError(
+                f"{where} did not answer with a page, {PAGE_TRIES} times: {unreadable};"
+                " check RANDUSERS_API_URL.",
+                retryable=True,
             ) from unreadable
+        except TransientError as error:
+            raise SnapshotError(
+                f"{where}: {error}, {PAGE_TRIES} times:"
+                " check RANDUSERS_API_URL and that the API is up.",
+                retryable=True,
+            ) from error
 
-    def body(self, number: int, limit: int) -> bytes:
-        """The body of one page, asked for again after passing faults.
+    def _body(self, number: int, limit: int) -> bytes:
+        return self._retrying(TransientError)(self._get, number, limit)
 
-        Raises:
-            Unfetched: a fault that did not pass, a client error, or the deadline.
-        """
-        try:
-            return self.retrying(Fault)(self.get, number, limit)
-        except Fault as fault:
-            raise Unfetched(
-                f"{shown(self.url)}?page={number}&limit={limit}: {fault}, {PAGE_TRIES} times:"
-                " check RANDUSERS_API_URL and that the API is up."
-            ) from fault
+    def _where(self, number: int, limit: int) -> str:
+        paging = self.contract.paging
+        return f"{self.url}?{paging.page}={number}&{paging.limit}={limit}"
 
-    def retrying(self, passing: type[Exception]) -> tenacity.Retrying:
-        """What tries again on an error that may pass, a bounded number of times."""
+    def _retrying(self, transient: type[Exception]) -> tenacity.Retrying:
         return tenacity.Retrying(
             stop=tenacity.stop_after_attempt(PAGE_TRIES),
-            wait=self.wait,
-            retry=tenacity.retry_if_exception_type(passing),
+            wait=_wait,
+            retry=tenacity.retry_if_exception_type(transient),
             sleep=self.sleep,
-            before_sleep=self.count_retry,
+            before_sleep=self._count_retry,
             reraise=True,
         )
 
-    def wait(self, state: tenacity.RetryCallState) -> float:
-        """What the server asked for, or else exponential backoff; with jitter."""
-        error = state.outcome.exception() if state.outcome else None
-        if isinstance(error, Fault) and error.wait_seconds is not None:
-            return error.wait_seconds + random.uniform(0, 1)  # noqa: S311  # jitter is no secret
-        backoff = tenacity.wait_exponential(multiplier=0.5, max=30) + tenacity.wait_random(0, 1)
-        return backoff(state)
+    def _count_retry(self, state: tenacity.RetryCallState) -> None:
+        self.count(Tally(retries=1))
+        logger.info("%s: %s; trying again", self.url, state.outcome and state.outcome.exception())
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless the deadline would pass or the fetch is given up.
-
-        Raises:
-            Unfetched: either of the two.
-        """
+        """Wait; SnapshotError if that would pass the deadline, or when the fetch ends."""
         if time.monotonic() + seconds > self.deadline:
-            raise Unfetched(
-                f"{shown(self.url)}: the next try would be in {seconds:.0f} s, past the snapshot's"
-                f" deadline of {self.deadline_seconds:g} s: run again later."
+            raise SnapshotError(
+                f"{self.url}: the next try would be in {seconds:.0f} s, past the"
+                f" deadline of {self.api.deadline_seconds:g} s: run again later.",
+                retryable=True,
             )
         self.count(Tally(waited=seconds))
         if self.stopped.wait(seconds):
-            raise Unfetched(f"{shown(self.url)}: the snapshot was given up.")
-
-    def count_retry(self, state: tenacity.RetryCallState) -> None:
-        """Count a try that failed, and say why it did."""
-        self.count(Tally(retries=1))
-        error = state.outcome.exception() if state.outcome else None
-        logger.info("%s: %s; trying again", shown(self.url), error)
+            raise SnapshotError(f"{self.url}: the fetch was stopped.", retryable=True)
 
     def pace(self) -> None:
-        """Spread the last requests of a rate-limit window over what is left of it."""
+        """Spread the last requests of a rate-limit window over the rest of it."""
         with self.lock:
             now = time.monotonic()
-            if self.remaining is None or self.remaining > 2 * self.concurrency * self.processes:
+            if self.remaining > 2 * self.api.concurrency * self.processes:
                 return
             gap = max(0.0, self.window_ends - now) / (self.remaining + 1) * self.processes
             self.next_slot = max(now, self.next_slot) + gap
@@ -240,76 +195,80 @@ class Fetch:
         if pause > 0:
             self.sleep(pause)
 
-    def get(self, number: int, limit: int) -> bytes:
-        """One GET, its body whole.
-
-        Raises:
-            Fault: a fault that may pass.
-            Unfetched: a client error other than 429, or the deadline.
-        """
-        import requests
-        import urllib3
-
+    def _get(self, number: int, limit: int) -> bytes:
         self.pace()
-        query = {"page": number, "limit": limit}
+        query = {self.contract.paging.page: number, self.contract.paging.limit: limit}
         left = max(self.deadline - time.monotonic(), 0.001)
         timeout = (min(CONNECT_SECONDS, left), min(READ_SECONDS, left))
         try:
-            with self.session.get(self.url, params=query, timeout=timeout, stream=True) as response:
-                self.note_limits(response)
-                self.refuse(response, f"{shown(self.url)}?page={number}&limit={limit}")
-                return self.whole_body(response)
+            with self.session.get(self.api.url, params=query, timeout=timeout) as response:
+                self._accept(response, self._where(number, limit))
+                return self._whole_body(response)
         # None is raised from the error: its own text may hold the URL's password or query.
         except requests.ConnectTimeout:
-            raise Fault(f"no connection within {timeout[0]:.3g} s") from None
+            raise TransientError(f"no connection within {timeout[0]:.3g} s") from None
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError):
-            raise Fault(f"no answer within {timeout[1]:.3g} s") from None
+            raise TransientError(f"no answer within {timeout[1]:.3g} s") from None
         except (requests.ConnectionError, urllib3.exceptions.HTTPError):
-            raise Fault("the connection was refused or broke off") from None
+            raise TransientError("the connection was refused or broken") from None
         except requests.RequestException as error:
-            raise Unfetched(
-                f"{shown(self.url)} is not a URL that can be asked"
-                f" ({type(error).__name__}): check RANDUSERS_API_URL.",
-                final=True,
+            raise SnapshotError(
+                f"{self.url} is not a valid URL ({type(error).__name__}): check RANDUSERS_API_URL."
             ) from None
 
-    def whole_body(self, response: "requests.Response") -> bytes:
-        """The whole body, decoded; the deadline is looked at between its chunks."""
+    def _accept(self, response: requests.Response, where: str) -> None:
+        """Accept 200 only, and remember the rate limit that any status comes with."""
+        remaining, reset = (_number(response, f"RateLimit-{n}") for n in ("Remaining", "Reset"))
+        if max(remaining, reset) < math.inf:
+            with self.lock:  # Reset is in seconds from now, not an epoch
+                self.remaining, self.window_ends = remaining, time.monotonic() + reset
+        status, retry_after = response.status_code, _number(response, "Retry-After")
+        if status == 429:
+            raise TransientError("HTTP 429", min(retry_after, reset))
+        if status >= 500:
+            raise TransientError(f"HTTP {status}", retry_after)
+        if status != 200:
+            raise SnapshotError(f"{where} answered HTTP {status}: check RANDUSERS_API_URL.")
+
+    def _whole_body(self, response: requests.Response) -> bytes:
         chunks = []
         while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
             chunks.append(chunk)
             if self.stopped.is_set() or time.monotonic() > self.deadline:
-                raise Unfetched(
-                    f"{shown(self.url)}: the snapshot's deadline of {self.deadline_seconds:g} s"
-                    " is over: run again later."
+                raise SnapshotError(
+                    f"{self.url}: the deadline of {self.api.deadline_seconds:g} s is over:"
+                    " run again later.",
+                    retryable=True,
                 )
         body = b"".join(chunks)
         self.count(Tally(bytes=len(body)))
         return body
 
-    def note_limits(self, response: "requests.Response") -> None:
-        """Remember the `RateLimit-*` headers; Reset is in seconds from now, not an epoch."""
-        remaining = _number(response, "RateLimit-Remaining")
-        reset = _number(response, "RateLimit-Reset")
-        if remaining is not None and reset is not None:
-            with self.lock:
-                self.remaining, self.window_ends = remaining, time.monotonic() + reset
 
-    def refuse(self, response: "requests.Response", where: str) -> None:
-        """Let 200 pass, make 429 and 5xx a fault, and anything else the end."""
-        status = response.status_code
-        if status == 200:
-            return
-        if status == 429:
-            waits = [_number(response, name) for name in ("Retry-After", "RateLimit-Reset")]
-            raise Fault("HTTP 429", min((w for w in waits if w is not None), default=None))
-        if status >= 500:
-            raise Fault(f"HTTP {status}", _number(response, "Retry-After"))
-        raise Unfetched(f"{where} answered HTTP {status}: check RANDUSERS_API_URL.", final=True)
+def prefetch(results: Iterator[Callable[[], Page]], depth: int) -> Generator[Page, None, None]:
+    """Yield what each call returns, in order; taking a call starts its work, `depth` at once."""
+    ahead = deque(islice(results, depth))
+    while ahead:
+        yield ahead.popleft()()
+        ahead.extend(islice(results, 1))
 
 
-def _number(response: "requests.Response", header: str) -> float | None:
+def _wait(state: tenacity.RetryCallState) -> float:
+    """The wait that the server asked for, else exponential backoff; with jitter."""
+    asked: float = getattr(state.outcome and state.outcome.exception(), "wait_seconds", math.inf)
+    backoff = tenacity.wait_exponential(multiplier=0.5, max=30)(state)
+    return (asked if asked < math.inf else backoff) + random.uniform(0, 1)  # noqa: S311  # jitter is no secret
+
+
+def _sign_in(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Sign in with the URL's user and password, if any; requests would prefer a netrc file's."""
+    user, password = requests.utils.get_auth_from_url(request.url or "")
+    return requests.auth.HTTPBasicAuth(user, password)(request) if user or password else request
+
+
+def _number(response: requests.Response, header: str) -> float:
+    """The value of a header; infinity if it is missing or makes no sense."""
     try:
-        return max(0.0, float(response.headers.get(header, "")))
+        return max(0.0, float(response.headers.get(header, "inf")))
     except ValueError:
-        return None
+        return math.inf

@@ -1,20 +1,17 @@
-"""One page of the API: what it declares, its users as lines and flat, how it fits the plan."""
+"""One page of the API: what it declares, its rows as JSON lines and flat, how it fits the plan."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
 import msgspec
+import pyarrow as pa
 
-from randusers_assets.contract import CREDENTIALS, UNDECODABLE, user_type
-from randusers_assets.pipeline.flatten.arrow import Flat, flatten, read_lines
-
-
-class Drift(Exception):
-    """A page that does not fit the plan that page 1 gave: the data moved while it was read."""
-
-    def __init__(self, page: int, field: str, expected: object, got: object) -> None:
-        super().__init__(f"page {page}: {field}: expected {expected}, got {got}")
+from randusers_assets.pipeline.contract import Contract, Paging
+from randusers_assets.pipeline.errors import Drift
+from randusers_assets.pipeline.flatten.arrow import FlatLines, flatten_lines, flatten_rows
+from randusers_assets.pipeline.flatten.decode import UNDECODABLE, row_type, value_at
 
 
 class Unreadable(Exception):
@@ -22,173 +19,150 @@ class Unreadable(Exception):
 
 
 class Refused(Exception):
-    """The API's own `success: false`; the message is the API's."""
+    """The API answered that it failed; the message is the API's."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What page 1 promises: users in all, users a page, pages."""
+    """What page 1 declares: rows in all, rows a page, pages."""
 
     total: int
     page_size: int
     pages: int
 
-    def rows_of(self, page: int) -> int:
-        """The users that a page's place calls for."""
-        return min(self.page_size, self.total - (page - 1) * self.page_size)
 
-
-class _Listing(msgspec.Struct, rename="camel"):
-    page: int | None
-    limit: int | None
-    total_pages: int | None
-    total_items: int | None
-    current_page_items: int | None
-    previous_page: bool | None
-    next_page: bool | None
-    data: list[Any]
-
-
-class _Envelope(msgspec.Struct):
-    success: bool
-    data: _Listing | None
-    message: str = ""
+# What a page declares, by the names of `Paging`, and its JSON type.
+_DECLARED: dict[str, Any] = {
+    **dict.fromkeys(("page", "limit", "total_items", "total_pages", "page_items"), int | None),
+    **dict.fromkeys(("previous", "next"), bool | None),
+}
 
 
 @cache
-def _decoder(user: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401  # a type form
-    """A decoder of whole answers whose users are of the type `user`."""
-    listing = msgspec.defstruct("Listing", [("data", list[user])], bases=(_Listing,))
-    fields = [("data", listing | None)]
-    return msgspec.json.Decoder(msgspec.defstruct("Envelope", fields, bases=(_Envelope,)))
+def _decoder(paging: Paging, row: Any) -> msgspec.json.Decoder[Any]:  # noqa: ANN401  # a type form
+    """A decoder of whole answers whose rows have the type `row`."""
+    names = asdict(paging)
+    listing = msgspec.defstruct("Listing", [*_DECLARED.items(), ("rows", list[row])], rename=names)
+    answer: list[Any] = [("success", bool), ("listing", listing | None), ("message", str, "")]
+    return msgspec.json.Decoder(msgspec.defstruct("Answer", answer, rename=names))
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page as read: what it declares by the API's names, and its users, twice.
-
-    `pressed` holds them as JSON lines, one zstd frame; `flat` as columns.
-    """
+    """What a page declares, and its rows: as JSON lines in one zstd frame, and as columns."""
 
     declares: dict[str, int | None]
-    pressed: bytes
-    flat: Flat
+    compressed: bytes
+    lines: FlatLines
 
 
-def read_page(body: bytes) -> Page:
-    """Read the API's answer once, dropping the credentials of every user.
-
-    The lines of users that keep the contract are written anew: the same values, in its order.
-
-    Raises:
-        Refused: the API says `success: false`.
-        Unreadable: the body is not JSON, or not a page of users with integer ids.
-    """
+def read_page(body: bytes, contract: Contract) -> Page:
+    """Decode the API's answer once, without the secrets of its rows; else Refused or Unreadable."""
     try:
         try:
-            listing = listing_of(body, user_type(forbid_unknown=True, credentials=True))
+            row = row_type(contract, forbid_unknown=True, secrets=True)
+            listing = decode_listing(body, contract.paging, row)
         except UNDECODABLE:
-            listing = listing_of(body, msgspec.Raw)
-            lines = _without_credentials(listing.data)
-            return _page(listing, lines, read_lines(lines))
+            listing = decode_listing(body, contract.paging, msgspec.Raw)
+            lines = _without_secrets(listing.rows, contract)
+            flat = flatten_lines(lines, contract)
+        else:
+            for parent_of, names in _secret_fields(contract):
+                for row in listing.rows:
+                    parent = parent_of(row)
+                    for name in names:
+                        setattr(parent, name, msgspec.UNSET)
+            lines = _encoder.encode_lines(listing.rows)  # the same values, in the contract's order
+            flat = FlatLines(flatten_rows(listing.rows, contract), [], {})
     except msgspec.ValidationError as error:
-        raise Unreadable(f"not one of the API's pages ({_plain(error)})") from error
+        problem = str(error).replace("`", "")
+        raise Unreadable(f"not one of the API's pages ({problem})") from error
     except UNDECODABLE as error:
-        raise Unreadable("not JSON" if body[:1] != b"{" else "broken off or broken JSON") from error
-    for user in listing.data:
-        for name in CREDENTIALS:
-            setattr(user.login, name, msgspec.UNSET)
-    lines = _encoder.encode_lines(listing.data)
-    return _page(listing, lines, Flat(flatten(listing.data), [], {}))
+        raise Unreadable("not JSON" if body[:1] != b"{" else "truncated or broken JSON") from error
+    declares = {name: getattr(listing, name) for name in _DECLARED}
+    return Page(declares, pa.Codec("zstd").compress(lines, asbytes=True), flat)
 
 
 _encoder = msgspec.json.Encoder()
 
 
-def listing_of(body: bytes, user: Any) -> Any:  # noqa: ANN401  # `user` is a type form
-    """The `data` of the API's answer, its users decoded as `user`.
-
-    Raises:
-        Refused, Unreadable: as `read_page`.
-        msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is not of that type.
-    """
-    envelope = _decoder(user).decode(body)
-    if not envelope.success:
-        raise Refused(envelope.message)
-    if envelope.data is None:
-        raise Unreadable("not one of the API's pages (no data)")
-    return envelope.data
+@cache
+def _secret_fields(contract: Contract) -> list[tuple[Any, list[str]]]:
+    """How to get from a row to each struct with secrets, and the names of these."""
+    parents: dict[str, list[str]] = {}
+    for path in contract.secrets:
+        parent, _, name = path.rpartition(".")
+        parents.setdefault(parent, []).append(name)
+    return [(attrgetter(at) if at else lambda row: row, names) for at, names in parents.items()]
 
 
-def _page(listing: _Listing, lines: bytes, flat: Flat) -> Page:
-    import pyarrow as pa
+def decode_listing(body: bytes, paging: Paging, row: Any) -> Any:  # noqa: ANN401  # a type form
+    """The listing of the API's answer, its rows decoded as `row`; errors are UNDECODABLE too."""
+    answer = _decoder(paging, row).decode(body)
+    if not answer.success:
+        raise Refused(answer.message)
+    if answer.listing is None:
+        raise Unreadable(f"not one of the API's pages (no {paging.listing})")
+    return answer.listing
 
-    names = zip(listing.__struct_fields__, listing.__struct_encode_fields__, strict=True)
-    declares = {sent: getattr(listing, name) for name, sent in names if name != "data"}
-    return Page(declares, pa.Codec("zstd").compress(lines, asbytes=True), flat)
 
-
-def _without_credentials(users: list[msgspec.Raw]) -> bytes:
-    """JSON lines of users that do not all keep the contract, each value as it was sent."""
+def _without_secrets(rows: list[msgspec.Raw], contract: Contract) -> bytes:
+    """JSON lines of rows that do not all keep the contract, each value as it was sent."""
+    names: dict[str, set[str]] = {}
+    for path in contract.secrets:
+        names.setdefault(path.partition(".")[0], set()).add(path.rpartition(".")[2])
+    key_path = contract.by_name[contract.key].path
     lines = []
-    for place, raw in enumerate(users, 1):
-        user = msgspec.json.decode(raw)
-        number = user.get("id") if isinstance(user, dict) else None
-        if type(number) is not int or not -(2**63) <= number < 2**63:
-            raise Unreadable(f"user {place} of the page has no integer id")
+    for place, raw in enumerate(rows, 1):
+        row = msgspec.json.decode(raw)
+        key = value_at(row, key_path)
+        if type(key) is not int or not -(2**63) <= key < 2**63:
+            raise Unreadable(f"row {place} of the page has no integer {key_path}")
         as_sent: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        if "login" in user:
-            user["login"] = as_sent["login"] = _stripped(user["login"])
+        for part in names.keys() & row.keys():
+            if part in contract.secrets:
+                del row[part], as_sent[part]
+            else:
+                row[part] = as_sent[part] = _strip(row[part], names[part])
         line = _encoder.encode(as_sent)
         spread = b"\n" in line or b"\r" in line
-        lines.append(_encoder.encode(user) if spread else line)
+        lines.append(_encoder.encode(row) if spread else line)
     return b"".join(b"%b\n" % line for line in lines)
 
 
-def _stripped(value: Any) -> Any:  # noqa: ANN401  # any JSON value
-    """A value less the credentials in it, at any depth."""
+def _strip(value: Any, names: set[str]) -> Any:  # noqa: ANN401  # any JSON value
+    """A value without the fields of these names, at any depth."""
     if isinstance(value, dict):
-        return {key: _stripped(inner) for key, inner in value.items() if key not in CREDENTIALS}
-    return [_stripped(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _strip(inner, names) for key, inner in value.items() if key not in names}
+    return [_strip(inner, names) for inner in value] if isinstance(value, list) else value
 
 
-def _plain(error: msgspec.ValidationError) -> str:
-    return str(error).replace("`", "")
-
-
-def plan_of(first: Page) -> Plan:
-    """The plan that page 1 gives; a limit that the server caps is the page size from then on.
-
-    Raises:
-        Drift: page 1 contradicts itself.
-    """
-    total, limit = first.declares["totalItems"], first.declares["limit"]
+def plan_of(first: Page, paging: Paging) -> Plan:
+    """The plan that page 1 gives, or Drift; if the server caps the limit, that is the page size."""
+    total, limit = first.declares["total_items"], first.declares["limit"]
     if total is None or total < 0:
-        raise Drift(1, "totalItems", "a count", total)
+        raise Drift(1, paging.total_items, "a count", total)
     if limit is None or limit < 1:
-        raise Drift(1, "limit", "a positive count", limit)
+        raise Drift(1, paging.limit, "a positive count", limit)
     plan = Plan(total, limit, -(-total // limit))
-    check_page(first, 1, plan)
+    check_page(first, 1, plan, paging)
     return plan
 
 
-def check_page(page: Page, number: int, plan: Plan) -> None:
-    """Hold a page against the plan, field by field.
-
-    Raises:
-        Drift: a field, or the number of users, is not what the page's place calls for.
-    """
-    rows = plan.rows_of(number)
-    got = {**page.declares, "users in data": len(page.flat)}
-    for field, expected in (
-        ("page", number),
-        ("limit", plan.page_size),
-        ("totalItems", plan.total),
-        ("totalPages", plan.pages),
-        ("users in data", rows),
-        ("currentPageItems", rows),
-        ("previousPage", number > 1),
-        ("nextPage", number < plan.pages),
-    ):
-        if expected != got[field]:
-            raise Drift(number, field, expected, got[field])
+def check_page(page: Page, number: int, plan: Plan, paging: Paging) -> None:
+    """Raise Drift for the first field, or the number of rows, that is not as planned."""
+    rows = min(plan.page_size, plan.total - (number - 1) * plan.page_size)
+    expected = {
+        "page": number,
+        "limit": plan.page_size,
+        "total_items": plan.total,
+        "total_pages": plan.pages,
+        "page_items": rows,
+        "previous": number > 1,
+        "next": number < plan.pages,
+    }
+    for field, value in expected.items():
+        if page.declares[field] != value:
+            raise Drift(number, getattr(paging, field), value, page.declares[field])
+    if len(page.lines) != rows:
+        raise Drift(number, f"rows in {paging.rows}", rows, len(page.lines))
