@@ -1,71 +1,59 @@
-"""The row and snapshot rules, pure; the checks and the publishing step share them."""
+"""The row rules: which cells are bad, by the types of their columns."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache, partial
+from typing import Any
 
-from randusers_assets.contract import BY_NAME, COLUMNS, UNIQUE, Column, Offender, mask
-from randusers_assets.pipeline.flatten.arrow import instants
-from randusers_assets.pipeline.storage.duplicates import Keys
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+from randusers_assets.pipeline.contract import Column, Contract, Offender
+from randusers_assets.pipeline.flatten.frames import parse_timestamps
+from randusers_assets.pipeline.storage.duplicates import Chunk, Keys, Numbers, int64_values
 
-    Octets = np.ndarray[tuple[int], np.dtype[np.uint8]]
-    Offsets = np.ndarray[tuple[int], np.dtype[np.int32]]
-    RowNumbers = np.ndarray[tuple[int], np.dtype[np.int64]]
-    Rule = Callable[[Column, pa.Array], RowNumbers]
+Octets = np.ndarray[tuple[int], np.dtype[np.uint8]]
+Offsets = np.ndarray[tuple[int], np.dtype[np.int32]]
+Batches = Callable[[], Iterable[pa.RecordBatch]]
 
-# C0, DEL and C1 controls and the two Unicode line ends: what makes a cell more than one line,
-# or what CSV readers drop, cut at or refuse.
+# C0, DEL and C1 controls and the two Unicode line ends: they break a cell into lines, or CSV
+# readers drop, cut at or refuse them.
 CONTROL = "[\\x00-\\x1f\\x7f-\\x{9f}\\x{2028}\\x{2029}]"
 
-# Addresses that email-validator is sure to accept; every other one is put to it. A property test
-# holds the two against each other.
+# Addresses that email-validator accepts for certain; it is asked about every other one. A property
+# test compares the two.
 PLAIN_EMAIL = (
     r"^[a-z0-9]{1,20}(?:[._-][a-z0-9]{1,20}){0,2}@[a-z][a-z0-9]{0,30}(?:\.[a-z][a-z0-9]{0,30})?"
     r"\.(?:com|net|org)$"
 )
 
-# Offenders that a finding names.
+# Offenders shown for each rule.
 EXAMPLES = 5
 
 
-def _where(mask_array: "pa.Array") -> "RowNumbers":
+def _where(mask: pa.Array) -> Numbers:
     """The rows where a mask is true; NULL is not."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    rows = pc.indices_nonzero(mask_array)
+    rows = pc.indices_nonzero(mask)
     return np.frombuffer(rows.buffers()[1], dtype=np.uint64, count=len(rows)).astype(np.int64)
 
 
-def _unfilled(column: Column, values: "pa.Array") -> "RowNumbers":
-    """Rows whose value is NULL or the empty string."""
-    import pyarrow.compute as pc
-
+def _unfilled(values: pa.Array) -> Numbers:
     empty = values.is_null()
-    if column.type != "integer":
-        has_length = pc.binary_length(values).cast("bool")
-        empty = pc.or_kleene(empty, pc.invert(has_length))
+    if pa.types.is_string(values.type):
+        empty = pc.or_kleene(empty, pc.invert(pc.binary_length(values).cast("bool")))
     return _where(empty)
 
 
-def _invalid_email(_column: Column, values: "pa.Array") -> "RowNumbers":
-    """Rows whose address email-validator refuses (syntax alone, no look-up)."""
-    import numpy as np
-    import pyarrow.compute as pc
-
+def _invalid_email(values: pa.Array) -> Numbers:
+    # Syntax alone, no look-up.
     unsure = _where(pc.invert(pc.match_substring_regex(values, PLAIN_EMAIL)))
-    return np.array([row for row in unsure if not is_email(values[row].as_py())], dtype=np.int64)
+    return np.array([row for row in unsure if not _is_email(values[row].as_py())], dtype=np.int64)
 
 
 @lru_cache(maxsize=4096)
-def is_email(address: str) -> bool:
-    """Whether email-validator accepts the address."""
-    from email_validator import EmailNotValidError, validate_email
+def _is_email(address: str) -> bool:
+    from email_validator import EmailNotValidError, validate_email  # 0.1 s, and rarely needed
 
     try:
         validate_email(address, check_deliverability=False)
@@ -74,102 +62,103 @@ def is_email(address: str) -> bool:
     return True
 
 
-def _not_single_line(_column: Column, values: "pa.Array") -> "RowNumbers":
-    """Rows whose text holds a control character."""
-    import numpy as np
-    import pyarrow.compute as pc
-
+def _not_single_line(values: pa.Array) -> Numbers:
     octets, offsets = _octets(values)
     octets = octets[offsets[0] : offsets[-1]]
-    if not octets.size:
-        return np.empty(0, dtype=np.int64)
-    # To look at the bytes spares nearly all columns the regular expression: printable ASCII lies
-    # between 0x20 and 0x7E, and in UTF-8 the other control characters have one of these forms.
-    if octets.min() >= 0x20:
-        raw = b"" if octets.max() < 0x7F else octets.tobytes()
+    # Nearly all columns need no regular expression: printable ASCII lies between 0x20 and 0x7E, and
+    # in UTF-8 the other control characters have one of these forms.
+    if octets.min(initial=0xFF) >= 0x20:
+        raw = b"" if octets.max(initial=0) < 0x7F else octets.tobytes()
         if not any(form in raw for form in (b"\x7f", b"\xc2", b"\xe2\x80\xa8", b"\xe2\x80\xa9")):
             return np.empty(0, dtype=np.int64)
     return _where(pc.match_substring_regex(values, CONTROL))
 
 
-def _octets(values: "pa.Array") -> "tuple[Octets, Offsets]":
-    """The bytes that a text column is in, and where in them each text starts, and the last ends."""
-    import numpy as np
-
+def _octets(values: pa.Array) -> tuple[Octets, Offsets]:
+    """The bytes of a text column, and the offsets in them where texts start; the last one ends."""
     _, places, text = values.buffers()
     offsets = np.frombuffer(places, np.int32, len(values) + 1, values.offset * 4)
     return np.frombuffer(text or b"", dtype=np.uint8), offsets
 
 
-def _not_an_instant(_column: Column, values: "pa.Array") -> "RowNumbers":
-    """Rows whose text is not a timestamp of the contract's one form, on a day that exists."""
-    import pyarrow.compute as pc
-
-    return _where(pc.and_(instants(values).is_null(), values.is_valid()))
+def _not_a_timestamp(values: pa.Array) -> Numbers:
+    return _where(pc.and_(parse_timestamps(values).is_null(), values.is_valid()))
 
 
 @dataclass(frozen=True)
 class RowRule:
-    """A rule for single rows: what is true of a good cell, where, who breaks it, what then."""
+    """A rule for single rows: what a good cell is, its columns, and what finds the bad rows."""
 
+    name: str
     fact: str
-    columns: tuple[str, ...]
-    broken: "Rule"
+    applies_to: Callable[[Column], bool]
+    find_bad: Callable[[pa.Array], Numbers]
     description: str
 
 
-ROW_RULES: Mapping[str, RowRule] = {
-    "emails_are_valid": RowRule(
+_FIX = "fix them at the source, or set them aside with RANDUSERS_MAX_REJECTED_RATIO."
+
+ROW_RULES = (
+    RowRule(
+        "emails_are_valid",
         "is an email address",
-        ("email",),
+        lambda column: column.type == "email",
         _invalid_email,
-        "Every email is one that email-validator accepts. Failing means that users cannot be"
-        " written to: mend them at the source, or set them aside by RANDUSERS_MAX_REJECTED_RATIO.",
+        "Every address is one that email-validator accepts. If this fails, these rows can't be"
+        f" emailed: {_FIX}",
     ),
-    "required_are_filled": RowRule(
+    RowRule(
+        "required_are_filled",
         "is filled",
-        tuple(c.name for c in COLUMNS if c.required),
+        lambda column: column.required,
         _unfilled,
-        "No required column is NULL or empty. Failing means that users are incomplete: mend them"
-        " at the source, or set them aside by RANDUSERS_MAX_REJECTED_RATIO.",
+        f"No required column is NULL or empty. If this fails, rows are incomplete: {_FIX}",
     ),
-    "texts_are_single_line": RowRule(
+    RowRule(
+        "texts_are_single_line",
         "holds no control character",
-        tuple(c.name for c in COLUMNS if c.type != "integer"),
+        lambda column: column.is_text,
         _not_single_line,
-        "No text holds a line end or another control character. Failing means that CSV readers"
-        " would cut or drop cells: mend them at the source, or set such users aside by"
-        " RANDUSERS_MAX_REJECTED_RATIO.",
+        "No text holds a line end or another control character. If this fails, CSV readers would"
+        f" cut or drop cells: {_FIX}",
     ),
-    "timestamps_are_valid": RowRule(
+    RowRule(
+        "timestamps_are_valid",
         "is a UTC timestamp to the millisecond",
-        tuple(c.name for c in COLUMNS if c.type == "timestamp"),
-        _not_an_instant,
-        "Every timestamp has the one form that the contract knows, on a day that exists. Failing"
-        " means that the API changed its form: bring contract.py in line, or set such users aside"
-        " by RANDUSERS_MAX_REJECTED_RATIO.",
+        lambda column: column.type == "timestamp",
+        _not_a_timestamp,
+        "Every timestamp has the one form that the contract knows, on a day that exists. If this"
+        f" fails, the API may have changed the form: adapt contract.py, or {_FIX}",
     ),
-}
+)
+
+
+@cache
+def row_rules(contract: Contract) -> dict[str, tuple[RowRule, list[Column]]]:
+    """The rules that a contract needs, by name, each with its columns."""
+    return {
+        rule.name: (rule, columns)
+        for rule in ROW_RULES
+        if (columns := [column for column in contract.columns if rule.applies_to(column)])
+    }
 
 
 @dataclass
-class Finding:
-    """How many users break one rule, and the first few of them."""
+class RuleCount:
+    """How many rows break one rule, and the first few of them."""
 
-    users: int = 0
+    rows: int = 0
     examples: list[Offender] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the row rules say of one batch: the rows that break any, each with its reasons."""
+    """The rows of one batch that break a rule, each with its reasons."""
 
     reasons: dict[int, list[str]]
 
-    def good(self, batch: "pa.RecordBatch") -> "pa.RecordBatch":
-        """The rows that break no rule, in their order."""
-        import numpy as np
-
+    def good(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows that break no rule, in order."""
         if not self.reasons:
             return batch
         kept = np.ones(batch.num_rows, dtype=bool)
@@ -178,140 +167,98 @@ class Verdict:
 
 
 class Audit:
-    """The rules over a whole snapshot, batch by batch; 16 bytes of the disk a row."""
+    """The row rules over a snapshot, batch by batch; 8 bytes of disk a row and unique column."""
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.rejected = 0
-        self.findings = {name: Finding() for name in ROW_RULES}
-        self.nulls = dict.fromkeys(BY_NAME, 0)
-        self._keys = {name: Keys() for name in UNIQUE}
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.rows = self.rejected = 0
+        self.broken = {name: RuleCount() for name in row_rules(contract)}
+        self.nulls = dict.fromkeys(contract.by_name, 0)
+        self._keys = {name: Keys() for name in contract.unique}
 
-    def add(self, batch: "pa.RecordBatch") -> Verdict:
+    def add(self, batch: pa.RecordBatch) -> Verdict:
         """Judge one batch of flat rows in contract order."""
         reasons: dict[int, list[str]] = {}
-        ids = batch.column("id")
-        for name, rule in ROW_RULES.items():
-            finding = self.findings[name]
-            users: set[int] = set()
-            for column in rule.columns:
-                values = batch.column(column)
-                for row in rule.broken(BY_NAME[column], values).tolist():
-                    users.add(row)
-                    reasons.setdefault(row, []).append(f"{column}: {rule.fact}")
-                    if len(finding.examples) < EXAMPLES:
-                        shown = mask(BY_NAME[column], values[row].as_py())
-                        finding.examples.append(Offender(ids[row].as_py(), column, shown))
-            finding.users += len(users)
+        ids = batch.column(self.contract.key)
+        for name, (rule, columns) in row_rules(self.contract).items():
+            count, bad = self.broken[name], set[int]()
+            for column in columns:
+                values = batch.column(column.name)
+                for row in rule.find_bad(values).tolist():
+                    bad.add(row)
+                    reasons.setdefault(row, []).append(f"{column.name}: {rule.fact}")
+                    if len(count.examples) < EXAMPLES:
+                        count.examples.append(_offender(column, values, ids, row))
+            count.rows += len(bad)
         for name, values in zip(batch.schema.names, batch.columns, strict=True):
             self.nulls[name] += values.null_count
-        for name in UNIQUE:
-            self._keys[name].add(_keys(batch.column(name)))
+        for name, keys in self._keys.items():
+            keys.add(_hash_keys(batch.column(name)))
         self.rows += batch.num_rows
         self.rejected += len(reasons)
         return Verdict(reasons)
 
-    def repeated(self, batches: "Callable[[], Iterable[pa.RecordBatch]]") -> dict[str, Finding]:
-        """The users whose `id` or `login_uuid` stands more than once.
+    def count_duplicates(self, batches: Batches) -> dict[str, RuleCount]:
+        """The rows that share a value of a unique column.
 
         Texts are compared by hash first; `batches` is read again only where hashes meet.
         """
-        return {
-            name: _repeated(name, keys.repeated(), batches) for name, keys in self._keys.items()
-        }
+        counts = {}
+        for name, keys in self._keys.items():
+            chunks = partial(_chunks, self.contract.by_name[name], self.contract.key, batches)
+            found = keys.count_duplicates(chunks, EXAMPLES)
+            counts[name] = RuleCount(found.sharing, [example for _, example in found.examples])
+        return counts
 
 
-def _keys(values: "pa.Array") -> "RowNumbers":
-    """A 64-bit key per value that is not NULL: the number itself, or the hash of the text."""
-    import numpy as np
+def _chunks(column: Column, key: str, batches: Batches) -> Iterator[Chunk]:
+    for batch in batches():
+        filled = batch.filter(batch.column(column.name).is_valid())
+        values, ids = filled.column(column.name), filled.column(key)
+        offender = partial(_offender, column, values, ids)
+        yield _hash_keys(values), partial(_cell, values), offender
 
+
+def _cell(values: pa.Array, row: int) -> Any:  # noqa: ANN401  # a value of any column
+    return values[row].as_py()
+
+
+def _offender(column: Column, values: pa.Array, ids: pa.Array, row: int) -> Offender:
+    return Offender(_cell(ids, row), column.name, column.mask(_cell(values, row)))
+
+
+def _hash_keys(values: pa.Array) -> Numbers:
+    """A 64-bit key for each value that is not NULL: the number itself, or the hash of the text."""
     values = values.drop_null()
     if values.type == "int64":
-        numbers = np.frombuffer(values.buffers()[1], dtype=np.int64)
-        return numbers[values.offset : values.offset + len(values)]
+        return int64_values(values)
     return np.fromiter(map(hash, values.to_pylist()), dtype=np.int64, count=len(values))
 
 
-def _repeated(
-    name: str, suspects: "RowNumbers", batches: "Callable[[], Iterable[pa.RecordBatch]]"
-) -> Finding:
-    import numpy as np
-
-    finding = Finding()
-    if not suspects.size:
-        return finding
-    seen: dict[object, int] = {}
-    for batch in batches():
-        filled = batch.filter(batch.column(name).is_valid())
-        values = filled.column(name)
-        for row in np.flatnonzero(np.isin(_keys(values), suspects)).tolist():
-            value = values[row].as_py()
-            seen[value] = seen.get(value, 0) + 1
-            if seen[value] == 2 and len(finding.examples) < EXAMPLES:
-                shown = mask(BY_NAME[name], value)
-                finding.examples.append(Offender(filled.column("id")[row].as_py(), name, shown))
-    finding.users = sum(count for count in seen.values() if count > 1)
-    return finding
+# Cells that a spreadsheet runs as a formula (OWASP: "CSV Injection"); signed numbers, times and
+# phone numbers are harmless.
+_FORMULA = r"^(?:[=@]|[+-].*[^0-9 .:()+-])"
+_FORMULA_STARTS = np.frombuffer(b"=@+-", dtype=np.uint8)
 
 
-# What a spreadsheet runs when it opens a cell as a formula (OWASP: "CSV Injection"), except for
-# signed numbers, times and phone numbers, which it only reads.
-FORMULA = r"^(?:[=@]|[+-].*[^0-9 .:()+-])"
-_FORMULA_STARTS = b"=@+-"
+def count_formulas(batch: pa.RecordBatch, contract: Contract, count: RuleCount) -> None:
+    """Add the cells of a batch that start a formula to `count`, which counts cells here."""
+    ids = batch.column(contract.key)
+    for column in contract.columns:
+        if column.is_text:
+            values = batch.column(column.name)
+            rows = _formula_rows(values).tolist()
+            count.rows += len(rows)
+            for row in rows[: EXAMPLES - len(count.examples)]:
+                count.examples.append(_offender(column, values, ids, row))
 
 
-def formulas(batch: "pa.RecordBatch", finding: Finding) -> None:
-    """Count, in `finding.users`, the cells of a batch that start a formula."""
-    for column in COLUMNS:
-        if column.type == "integer":
-            continue
-        values = batch.column(column.name)
-        for row in _formula_rows(values).tolist():
-            finding.users += 1
-            if len(finding.examples) < EXAMPLES:
-                shown = mask(column, values[row].as_py())
-                finding.examples.append(
-                    Offender(batch.column("id")[row].as_py(), column.name, shown)
-                )
-
-
-def _formula_rows(values: "pa.Array") -> "RowNumbers":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _formula_rows(values: pa.Array) -> Numbers:
     octets, offsets = _octets(values)
-    if not octets.size:
-        return np.empty(0, dtype=np.int64)
-    starts, ends = offsets[:-1], offsets[1:]
-    # Few cells start like one, and only they are put to the regular expression. An empty cell has
-    # no first byte, and is given another's.
-    first = octets[np.minimum(starts, octets.size - 1)]
-    starting = np.isin(first, np.frombuffer(_FORMULA_STARTS, dtype=np.uint8))
-    rows = np.flatnonzero(starting & (starts != ends))
+    filled = np.flatnonzero(offsets[1:] != offsets[:-1])
+    # Only cells that start like a formula are matched with the regular expression.
+    rows = filled[np.isin(octets[offsets[filled]], _FORMULA_STARTS)]
+    if not rows.size:
+        return rows
     suspects = values.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
-    return rows[_where(pc.match_substring_regex(suspects, FORMULA))]
-
-
-# Against the last published snapshot: the share by which the row count may move, and the part of
-# all rows by which a column's NULLs may.
-MAX_ROW_CHANGE = 0.2
-MAX_NULL_SHARE_CHANGE = 0.1
-
-
-def out_of_line(
-    rows: int, nulls: Mapping[str, int], past_rows: int, past_nulls: Mapping[str, int]
-) -> list[str]:
-    """What a snapshot's counts have moved beyond the bounds, one phrase each; none when in line."""
-    problems = []
-    if abs(rows - past_rows) > MAX_ROW_CHANGE * past_rows:
-        problems.append(f"{rows:,} rows after {past_rows:,} (bound: {MAX_ROW_CHANGE:.0%})")
-    for column, count in nulls.items():
-        past, of, past_of = past_nulls.get(column, 0), max(rows, 1), max(past_rows, 1)
-        # Multiplied out: a difference of two rounded shares would miss the bound itself.
-        if abs(count * past_of - past * of) > MAX_NULL_SHARE_CHANGE * of * past_of:
-            problems.append(
-                f"{column} is NULL in {count / of:.1%} after {past / past_of:.1%}"
-                f" (bound: {MAX_NULL_SHARE_CHANGE:.0%} of the rows)"
-            )
-    return problems
+    return rows[_where(pc.match_substring_regex(suspects, _FORMULA))]
