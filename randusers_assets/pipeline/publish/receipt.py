@@ -1,32 +1,19 @@
-"""The receipt: the object that proves one publication; `docs/receipt.md` explains it."""
+"""The receipt: the object that proves one publication; docs/receipt.md explains it."""
 
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
-import dagster as dg
 import msgspec
 
-from randusers_assets.contract import Offender
+from randusers_assets.pipeline.audit.gates import Counts, History, RuleResult
+from randusers_assets.pipeline.contract import Contract
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.frames import FetchFacts
-from randusers_assets.pipeline.storage.s3 import SnapshotStore, Stored
+from randusers_assets.pipeline.storage.paths import latest_path, receipt_path
+from randusers_assets.pipeline.storage.s3 import Store, Stored
 
 T = TypeVar("T")
 
-RECEIPT_VERSION: Final = 1
-
 CONTENT_TYPE = "application/json"
-
-# Compare-and-swap rounds before a busy object is given up.
-SWAP_TRIES = 20
-
-
-class Counts(msgspec.Struct, frozen=True, kw_only=True):
-    """Users at each stage: declared = raw = flat + broken, and published + rejected = raw."""
-
-    declared: int
-    raw: int
-    flat: int
-    rejected: int
-    published: int
 
 
 class ObjectProof(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,15 +26,7 @@ class ObjectProof(msgspec.Struct, frozen=True, kw_only=True):
     version_id: str | None = None
 
 
-class RuleResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule over the whole snapshot: the users that break it, and the first of them, masked."""
-
-    name: str
-    users: int
-    examples: list[Offender]
-
-
-class ColumnProof(msgspec.Struct, frozen=True, kw_only=True):
+class ColumnProof(msgspec.Struct, frozen=True):
     """A published column and its NULLs among the published rows."""
 
     name: str
@@ -58,7 +37,7 @@ class ColumnProof(msgspec.Struct, frozen=True, kw_only=True):
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """The proof of one publication."""
 
-    receipt_version: Literal[1] = RECEIPT_VERSION
+    receipt_version: Literal[1] = 1
     date: str
     published_at: str
     counts: Counts
@@ -69,6 +48,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     source: FetchFacts
     rules: list[RuleResult]
     max_rejected_ratio: float
+    accepted_rejects: str = ""
     previous: str | None
     accepted_change: str
     run_id: str
@@ -84,73 +64,66 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
     receipt: str
 
 
-def csv_path(date: str) -> str:
-    """Where a day's CSV is, below the prefix."""
-    return f"users_csv/dt={date}/users.csv"
+def read_receipt(store: Store, contract: Contract, date: str) -> tuple[Receipt, Stored] | None:
+    """A day's receipt; None if the day is not published."""
+    return _read(store, receipt_path(contract, date), Receipt)
 
 
-def receipt_path(date: str) -> str:
-    """Where a day's receipt is, below the prefix."""
-    return f"_receipts/users_csv/dt={date}.json"
+def read_latest(store: Store, contract: Contract) -> tuple[Latest, Stored] | None:
+    """The pointer to the last published day; None if there is none."""
+    return _read(store, latest_path(contract), Latest)
 
 
-def rejects_path(date: str) -> str:
-    """Where the rows that a day set aside are, below the prefix."""
-    return f"_rejects/users_csv/dt={date}.csv"
-
-
-LATEST_PATH = "_receipts/users_csv/latest.json"
-
-
-def read_receipt(store: SnapshotStore, date: str) -> tuple[Receipt, Stored] | None:
-    """A day's receipt, or None if the day is not published.
-
-    Raises:
-        dagster.Failure: the object is not a receipt of this version.
-    """
-    return _read(store, receipt_path(date), Receipt)
-
-
-def read_latest(store: SnapshotStore) -> tuple[Latest, Stored] | None:
-    """The pointer to the last published day, or None if there is none.
-
-    Raises:
-        dagster.Failure: the object is not such a pointer.
-    """
-    return _read(store, LATEST_PATH, Latest)
-
-
-def _read(store: SnapshotStore, path: str, kind: type[T]) -> tuple[T, Stored] | None:
+def _read(store: Store, path: str, kind: type[T]) -> tuple[T, Stored] | None:
     found = store.read(path)
-    if found is None:
-        return None
-    body, stored = found
     try:
-        return msgspec.json.decode(body, type=kind), stored
+        return (msgspec.json.decode(found[0], type=kind), found[1]) if found else None
     except msgspec.DecodeError as error:
-        raise dg.Failure(
-            f"{store.uri(path)} is not a {kind.__name__.lower()} of version {RECEIPT_VERSION}"
-            f" ({str(error).replace('`', '')}): restore the object, or move it away.",
-            allow_retries=False,
+        raise SnapshotError(
+            f"{store.uri(path)} is not a {kind.__name__.lower()} of version 1"
+            f" ({str(error).replace('`', '')}): restore the object, or move it away."
         ) from error
 
 
-def receipt_before(store: SnapshotStore, date: str) -> Receipt | None:
-    """The last publication of a day before `date`, found from the bucket alone.
+def require_receipt(store: Store, contract: Contract, date: str | None) -> Receipt:
+    """The receipt of a day, or of the last one; SnapshotError if it is not published."""
+    if date is None and (latest := read_latest(store, contract)):
+        date = latest[0].date
+    found = read_receipt(store, contract, date) if date else None
+    if found is None:
+        raise not_published(store, contract, date)
+    return found[0]
 
-    Walks back from `latest.json` along each receipt's `previous`.
+
+def not_published(store: Store, contract: Contract, date: str | None) -> SnapshotError:
+    """The one sentence for a day, or all days, not being published."""
+    uri = store.uri(receipt_path(contract, date) if date else latest_path(contract))
+    missing = f"{date} is not published" if date else "no day is published"
+    day = f" for {date}" if date else ""
+    return SnapshotError(
+        f"{uri} does not exist: {missing}; materialize {contract.name}_csv{day} first."
+    )
+
+
+def find_history(store: Store, contract: Contract, date: str, sha256: str) -> History:
+    """What the gates need to know of the publications before a day.
+
+    Walks back from `latest.json` along each receipt's `previous`. `sha256` is that of the day's new
+    CSV: a change that was accepted for the same bytes stays accepted.
     """
-    latest = read_latest(store)
+    own, latest = read_receipt(store, contract, date), read_latest(store, contract)
+    accepted = own[0].accepted_change if own and own[0].csv.sha256 == sha256 else ""
     day = latest[0].date if latest else None
     while day is not None:
-        found = read_receipt(store, day)
+        found = read_receipt(store, contract, day)
         if found is None:
-            raise dg.Failure(
-                f"{store.uri(receipt_path(day))} is missing though the receipts point to it:"
-                " restore it, so that the history can be checked.",
-                allow_retries=False,
+            raise SnapshotError(
+                f"{store.uri(receipt_path(contract, day))} is missing though the receipts point to"
+                " it: restore it, so that the history can be checked."
             )
+        receipt = found[0]
         if day < date:
-            return found[0]
-        day = found[0].previous
-    return None
+            nulls = {column.name: column.nulls for column in receipt.columns}
+            return History(day, receipt.counts.published, nulls, accepted)
+        day = receipt.previous
+    return History(accepted_change=accepted)

@@ -1,114 +1,117 @@
 """Verification: a publication proved again from the bucket alone."""
 
+import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-import dagster as dg
+import pyarrow as pa
 
-from randusers_assets.io_managers import load_raw
 from randusers_assets.pipeline.audit import csv_format
-from randusers_assets.pipeline.audit.encode import SnapshotGate, audited, reject_schema
+from randusers_assets.pipeline.audit.encode import audit_csv, reject_schema
+from randusers_assets.pipeline.audit.gates import Finding
 from randusers_assets.pipeline.audit.rules import Audit
+from randusers_assets.pipeline.contract import Contract
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.arrow import arrow_schema
-from randusers_assets.pipeline.flatten.frames import BLOCK_BYTES, lay_flat
+from randusers_assets.pipeline.flatten.frames import decode_raw, flatten
 from randusers_assets.pipeline.publish import receipt as receipts
-from randusers_assets.pipeline.publish.receipt import ObjectProof, Receipt
-from randusers_assets.pipeline.storage.s3 import SnapshotStore
-from randusers_assets.pipeline.storage.tempfiles import Spool
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from randusers_assets.pipeline.publish.objects import load_raw
+from randusers_assets.pipeline.storage.paths import csv_path, rejects_path
+from randusers_assets.pipeline.storage.read_ahead import read_ahead
+from randusers_assets.pipeline.storage.s3 import Store
 
 
-def verify(store: SnapshotStore, date: str) -> Iterator[str]:
-    """Prove a day again, yielding what was proved, one sentence each.
-
-    Raises:
-        dagster.Failure: the first difference between the bucket and the day's receipt.
-    """
-    found = receipts.read_receipt(store, date)
+def read_back(store: Store, contract: Contract, date: str) -> Finding:
+    """Stream a day's published object and compare it with its receipt."""
+    name = "matches_its_receipt"
+    found = receipts.read_receipt(store, contract, date)
     if found is None:
-        raise _differs(store, receipts.receipt_path(date), f"{date} is not published")
-    receipt = found[0]
-    path = receipts.csv_path(date)
-    csv = _as_written(store, path, receipt.csv)
-    yield f"{store.uri(path)}: {csv.size:,} bytes with the receipt's SHA-256"
-    _hold_rows(store, date, csv, receipt)
-    yield f"{receipt.counts.published:,} rows keep every rule; NULLs are as counted"
-    path, counts = receipts.rejects_path(date), receipt.counts
-    rejects = _as_written(store, path, receipt.rejects)
-    rejected = sum(table.num_rows for table in _tables(store, path, rejects, reject_schema()))
+        missing = receipts.not_published(store, contract, date)
+        return Finding(name, passed=False, sentence=str(missing))
+    receipt, path = found[0], csv_path(contract, date)
+    advice = f"materialize {contract.name}_csv for {date} again"
+    chunks, stored = store.stream(path, advice)
+    digest, size, lines = hashlib.sha256(), 0, 0
+    for chunk in read_ahead(chunks):
+        digest.update(chunk)
+        size += len(chunk)
+        # Text is single-line by the row rules, so that lines are records.
+        lines += chunk.count(b"\n")
+    compared = {
+        "rows": (max(lines - 1, 0), receipt.counts.published),
+        "bytes": (size, receipt.csv.bytes),
+        "sha256": (digest.hexdigest(), receipt.csv.sha256),
+        "etag": (stored.etag.strip('"'), receipt.csv.etag.strip('"')),
+    }
+    differences = [
+        f"{store.uri(path)}: {what} is {actual}, its receipt says {expected}: {advice}."
+        for what, (actual, expected) in compared.items()
+        if actual != expected
+    ]
+    sentence = " ".join(differences) or "The object matches its receipt."
+    facts = {what: actual for what, (actual, _) in compared.items()}
+    return Finding(name, passed=not differences, sentence=sentence, facts=facts)
+
+
+def verify(store: Store, contract: Contract, date: str | None = None) -> Iterator[str]:
+    """Prove a day again, or the last one; yield each proof; SnapshotError at a difference."""
+    receipt = receipts.require_receipt(store, contract, date)
+    day, counts = receipt.date, receipt.counts
+    advice = f"materialize {contract.name}_csv for {day} again"
+    csv = _Download(store, csv_path(contract, day), receipt.csv, arrow_schema(contract), advice)
+    yield f"{csv.uri}: {csv.file.size:,} bytes with the receipt's SHA-256"
+    _check_rows(csv, contract, receipt)
+    yield f"{counts.published:,} rows pass every rule; NULLs are as counted"
+    path, schema = rejects_path(contract, day), reject_schema(contract)
+    rejects = _Download(store, path, receipt.rejects, schema, advice)
+    rejected = sum(batch.num_rows for batch in rejects.batches())
     stages = {counts.declared, counts.raw, counts.published + rejected}
     if rejected != counts.rejected or len(stages) > 1:
-        raise _differs(store, path, f"{rejected:,} rows do not reconcile with {counts}")
+        raise rejects.differs(f"{rejected:,} rows do not reconcile with {counts}")
     yield f"{counts.declared:,} declared = {counts.published:,} published + {rejected:,} rejected"
-    yield _from_raw(store, date, receipt)
+    raw = load_raw(store, contract, day)
+    if raw.file.sha256 != receipt.raw_sha256:
+        yield "the raw snapshot was fetched again since: the CSV was not rebuilt from it"
+    elif audit_csv(flatten(decode_raw(raw))).file.sha256 == receipt.csv.sha256:
+        yield "rebuilt from the raw snapshot, the CSV has the same SHA-256"
+    else:
+        raise csv.differs("rebuilt from the raw snapshot, it differs")
 
 
-def _differs(store: SnapshotStore, path: str, problem: str) -> dg.Failure:
-    return dg.Failure(
-        f"{store.uri(path)}: {problem}: materialize users_csv of that day again.",
-        allow_retries=False,
-    )
+class _Download:
+    """A published object, whose bytes are those of its receipt."""
 
+    def __init__(
+        self, store: Store, path: str, proof: receipts.ObjectProof, schema: pa.Schema, advice: str
+    ) -> None:
+        self.uri, self.schema, self.advice = store.uri(path), schema, advice
+        self.file, stored = store.download(path, advice)
+        found = (self.file.size, self.file.sha256, stored.etag)
+        if found != (proof.bytes, proof.sha256, proof.etag):
+            raise self.differs("its size, SHA-256 or ETag is not the receipt's")
 
-def _as_written(store: SnapshotStore, path: str, proof: ObjectProof) -> Spool:
-    spool, stored = store.download(path, "materialize users_csv of that day again")
-    if (spool.size, spool.sha256, stored.etag) != (proof.bytes, proof.sha256, proof.etag):
-        raise _differs(store, path, "its size, SHA-256 or ETag is not the receipt's")
-    return spool
+    def differs(self, problem: str) -> SnapshotError:
+        return SnapshotError(f"{self.uri}: {problem}: {self.advice}.")
 
-
-def _tables(
-    store: SnapshotStore, path: str, csv: Spool, schema: "pa.Schema"
-) -> "Iterator[pa.Table]":
-    """The rows of a CSV of ours, about `BLOCK_BYTES` at a time."""
-    import pyarrow as pa
-
-    with csv.reader() as file:
-        if file.readline() != csv_format.header(schema):
-            raise _differs(store, path, "its header is not the contract's")
-        while block := bytearray(file.read(BLOCK_BYTES)):
-            block += file.readline()
-            # Quotes are paired in a whole record: a text among the rejects may hold a line end.
-            open_quote = block.count(b'"') % 2
-            while open_quote and (line := file.readline()):
-                block += line
-                open_quote ^= line.count(b'"') % 2
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        with self.file.reader() as file:
+            if file.readline() != csv_format.encode_header(self.schema):
+                raise self.differs("its header is not the contract's")
             try:
-                table = csv_format.parse(bytes(block), schema)
+                yield from csv_format.read_csv(file, self.schema)
             except pa.ArrowInvalid:
                 # Arrow's own sentence quotes the row, which is personal.
-                raise _differs(
-                    store, path, "a row does not have the contract's columns and types"
-                ) from None
-            yield table
+                problem = "a row does not have the contract's columns and types"
+                raise self.differs(problem) from None
 
 
-def _hold_rows(store: SnapshotStore, date: str, csv: Spool, receipt: Receipt) -> None:
-    path, audit = receipts.csv_path(date), Audit()
-
-    def batches() -> "Iterator[pa.RecordBatch]":
-        for table in _tables(store, path, csv, arrow_schema()):
-            yield from table.to_batches()
-
-    for batch in batches():
+def _check_rows(csv: _Download, contract: Contract, receipt: receipts.Receipt) -> None:
+    audit = Audit(contract)
+    for batch in csv.batches():
         audit.add(batch)
-    broken = [name for name, finding in audit.findings.items() if finding.users]
+    broken = ", ".join(name for name, count in audit.broken.items() if count.rows)
     if broken or audit.rows != receipt.counts.published:
-        raise _differs(store, path, f"{audit.rows:,} rows, broken rules: {broken or 'none'}")
+        raise csv.differs(f"{audit.rows:,} rows, broken rules: {broken or 'none'}")
     if audit.nulls != {column.name: column.nulls for column in receipt.columns}:
-        raise _differs(store, path, "the NULLs of a column are not as the receipt counted them")
-    if any(finding.users for finding in audit.repeated(batches).values()):
-        raise _differs(store, path, "two users share an id or a login_uuid")
-
-
-def _from_raw(store: SnapshotStore, date: str, receipt: Receipt) -> str:
-    """Make the CSV again from the stored raw snapshot, if that is still the one it was made of."""
-    raw = load_raw(store, date)
-    if raw.spool.sha256 != receipt.raw_sha256:
-        return "the raw snapshot was fetched again since: the CSV was not made again from it"
-    gate = SnapshotGate(max_rejected_ratio=receipt.max_rejected_ratio)
-    if audited(lay_flat(raw), gate).sha256 != receipt.csv.sha256:
-        raise _differs(store, receipts.csv_path(date), "made again from raw, it differs")
-    return "made again from the raw snapshot, the CSV has the same SHA-256"
+        raise csv.differs("a column's NULLs are not as many as the receipt counts")
+    if any(count.rows for count in audit.count_duplicates(csv.batches).values()):
+        raise csv.differs(f"two rows share {' or '.join(contract.unique)}")
