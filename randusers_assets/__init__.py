@@ -1,22 +1,28 @@
-"""A daily snapshot of a paginated REST API, published to Amazon S3 as a proved CSV."""
+"""A daily snapshot of a paginated REST API, published to Amazon S3 as a CSV with its proof."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from randusers_assets.definitions import defs
-    from randusers_assets.pipeline.publish.load import load_users
 
 __all__ = ["defs", "load_users"]
 
-_HOMES = {
-    "defs": "randusers_assets.definitions",
-    "load_users": "randusers_assets.pipeline.publish.load",
-}
+
+def load_users(date: str | None = None) -> "pd.DataFrame":
+    """The users published for a day, or the latest ones; SnapshotError if there are none."""
+    from randusers_assets.contract import CONTRACT
+    from randusers_assets.definitions import snapshot_store
+    from randusers_assets.pipeline.publish.objects import load_csv
+
+    return load_csv(snapshot_store.store, CONTRACT, date)
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is asked for: the sandbox starts without Dagster."""
-    if name not in _HOMES:
+    """Import `defs` when it is asked for: workers and the sandbox start without Dagster."""
+    if name != "defs":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    from randusers_assets.definitions import defs
+
+    return defs

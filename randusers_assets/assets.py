@@ -1,26 +1,20 @@
-"""The assets, in the order in which the data flows: raw_users -> users_df -> users_csv."""
+"""The assets, in data-flow order: raw_users -> users_df -> users_csv."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import dagster as dg
 
+from randusers_assets import metadata
 from randusers_assets.automation import daily, require_present
-from randusers_assets.catalog import lineage, raw_schema, table_schema
-from randusers_assets.contract import CONTRACT_VERSION
-from randusers_assets.errors import ending_when_interrupted, final_on_the_last_try
-from randusers_assets.metadata import insights, timed
-from randusers_assets.pipeline.audit.encode import AuditedCsv, SnapshotGate, audited
-from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames, lay_flat
-from randusers_assets.pipeline.publish.diff import changes
-from randusers_assets.pipeline.publish.publish import CODE_VERSION
+from randusers_assets.contract import CONTRACT
+from randusers_assets.errors import RETRY_POLICY, dagster_failures
+from randusers_assets.pipeline.fetch.snapshot import log_every_tenth
+from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
+from randusers_assets.pipeline.publish.diff import compare_with_day_before
+from randusers_assets.pipeline.publish.publish import CODE_VERSION, PassedCsv
 from randusers_assets.pipeline.publish.receipt import read_latest
-from randusers_assets.pipeline.storage.s3 import SnapshotStore
-from randusers_assets.resources import RandomUsersApi, fetch_metadata, tenths
-
-# Faults that outlast the retries within a step are tried again later; a closed gate and a wrong
-# setting are not.
-LATER = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
 
 # What the three have in common.
 daily_asset = partial(
@@ -29,8 +23,8 @@ daily_asset = partial(
     partitions_def=daily,
     io_manager_key="users_io_manager",
     owners=["team:data-engineering"],
-    code_version=f"{CODE_VERSION}+contract.{CONTRACT_VERSION}",
-    retry_policy=LATER,
+    code_version=f"{CODE_VERSION}+contract.{CONTRACT.version}",
+    retry_policy=RETRY_POLICY,
 )
 
 
@@ -38,8 +32,8 @@ daily_asset = partial(
     kinds={"python", "json", "s3"},
     tags={"stage": "raw", "dagster/storage_kind": "s3"},
     metadata={
-        "dagster/column_schema": raw_schema(),
-        "api": dg.MetadataValue.url("https://api.freeapi.app"),
+        "dagster/column_schema": metadata.raw_schema(CONTRACT),
+        "api": dg.MetadataValue.url(CONTRACT.url),
     },
 )
 def raw_users(
@@ -48,52 +42,53 @@ def raw_users(
     snapshot_store: SnapshotStore,
 ) -> RawUsers:
     """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
-    require_present(context.partition_key, datetime.now(UTC))
-    with ending_when_interrupted(), final_on_the_last_try(context, LATER):
-        read_latest(snapshot_store)  # a wrong bucket or credential is told before a long fetch
-        with timed(context, "fetch"):
-            raw = random_users_api.snapshot(progress=tenths(context.log))
-    context.add_output_metadata(fetch_metadata(raw.facts))
+    with dagster_failures(context):
+        require_present(context.partition_key, datetime.now(UTC))
+        read_latest(snapshot_store.store, CONTRACT)  # fails on a wrong bucket before a long fetch
+        with metadata.record_seconds(context, "fetch"):
+            raw = random_users_api.fetch(snapshot_store.run, log_every_tenth(context.log.info))
+    context.add_output_metadata(metadata.fetch_metadata(raw.facts))
     return raw
 
 
 @daily_asset(
     kinds={"python", "pandas", "parquet", "s3"},
     tags={"stage": "flat", "dagster/storage_kind": "s3"},
-    metadata={"dagster/column_schema": table_schema()},
+    metadata={"dagster/column_schema": metadata.table_schema(CONTRACT)},
 )
 def users_df(
     context: dg.AssetExecutionContext, raw_users: RawUsers, snapshot_store: SnapshotStore
 ) -> UserFrames:
     """One row per user; nested fields joined with `_`, typed by the contract."""
-    with ending_when_interrupted():
-        with timed(context, "flatten"):
-            frames = lay_flat(raw_users)
-        told = {**insights(frames), **changes(snapshot_store, context.partition_key, frames)}
-    context.add_output_metadata(
-        {"dagster/column_lineage": lineage("raw_users", lambda column: column.path), **told}
-    )
+    with dagster_failures(context):
+        with metadata.record_seconds(context, "flatten"):
+            frames = snapshot_store.run.flatten(raw_users)
+        comparison = compare_with_day_before(snapshot_store.store, context.partition_key, frames)
+    context.add_output_metadata(metadata.lineage(CONTRACT, "raw_users", lambda column: column.path))
+    context.add_output_metadata(metadata.frames_metadata(frames))
+    context.add_output_metadata(metadata.comparison_metadata(comparison))
     return frames
 
 
 @daily_asset(
     kinds={"python", "csv", "s3"},
     tags={"stage": "published", "dagster/storage_kind": "s3"},
-    metadata={"dagster/column_schema": table_schema()},
+    metadata={"dagster/column_schema": metadata.table_schema(CONTRACT)},
     freshness_policy=dg.FreshnessPolicy.time_window(
         warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
     ),
 )
 def users_csv(
-    context: dg.AssetExecutionContext, users_df: UserFrames, snapshot_gate: SnapshotGate
-) -> AuditedCsv:
-    """One CSV record per user who passes the row rules; each byte audited before it is written."""
-    with ending_when_interrupted():
-        csv = audited(users_df, snapshot_gate)
-    context.add_output_metadata(
-        {
-            "dagster/column_lineage": lineage("users_df", lambda column: column.name),
-            "audit_seconds": round(csv.seconds, 3),  # wherever in the run it was made
-        }
-    )
-    return csv
+    context: dg.AssetExecutionContext,
+    users_df: UserFrames,
+    snapshot_gate: SnapshotGate,
+    snapshot_store: SnapshotStore,
+) -> PassedCsv:
+    """One CSV record per user that passes the row rules; published only if every gate is open."""
+    with dagster_failures(context):
+        run, policy = snapshot_store.run, snapshot_gate.policy
+        passed = run.pass_gates(context.partition_key, users_df, policy)
+    context.add_output_metadata(metadata.lineage(CONTRACT, "users_df", lambda column: column.name))
+    seconds = round(passed.csv.seconds, 3)  # in whichever step it ran
+    context.add_output_metadata({"audit_seconds": seconds})
+    return passed

@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.settings import setting
 
-# `end_offset=1`: the API has only a present, so the day that is running is a partition already.
+# `end_offset=1`: the API serves only current data, so today is a partition before it ends.
 daily = dg.DailyPartitionsDefinition(
     start_date=setting("RANDUSERS_START_DATE"), timezone="UTC", end_offset=1
 )
@@ -16,26 +17,22 @@ GRACE = timedelta(hours=1)
 
 
 def require_present(date: str, now: datetime) -> None:
-    """Let only the current UTC day be fetched.
-
-    Raises:
-        dagster.Failure: `date` is another day.
-    """
+    """Raise SnapshotError unless `date` is the current UTC day."""
     day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
     if not day <= now < day + timedelta(days=1) + GRACE:
-        raise dg.Failure(
-            f"raw_users of {date} cannot be fetched: the API has only a present. Rebuild users_df"
-            " and users_csv from the stored raw snapshot, or materialize today's partition.",
-            allow_retries=False,
+        raise SnapshotError(
+            f"raw_users of {date} cannot be fetched: the API serves only current data. Materialize"
+            " users_df and users_csv of that day from its stored raw snapshot, or today's"
+            " partition."
         )
 
 
 users_snapshot_job = dg.define_asset_job(
     "users_snapshot_job",
     selection=["raw_users", "users_df", "users_csv"],
-    # One process: the multiprocess executor imports everything anew for each step.
+    # One process: the multiprocess executor imports everything again for each step.
     executor_def=dg.in_process_executor,
-    description="Fetch the API's users, lay them flat, publish the CSV; every gate on the way.",
+    description="Fetch the API's users, flatten them, and publish the CSV if every gate is open.",
 )
 
 
@@ -43,10 +40,10 @@ users_snapshot_job = dg.define_asset_job(
     job=users_snapshot_job,
     cron_schedule=setting("RANDUSERS_CRON"),
     execution_timezone="UTC",
-    # A fetch from a wrong bucket or API is for a person to start, not for the first load.
+    # A person turns it on, once bucket and API are the right ones.
     default_status=dg.DefaultScheduleStatus.STOPPED,
-    description="Requests the snapshot of the current UTC day; the API keeps no other."
-    " Off until it is turned on here.",
+    description="Requests today's partition (UTC); the API serves only current data. Off until you"
+    " turn it on.",
 )
 def users_snapshot_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """Request the partition of the day that the tick is in."""

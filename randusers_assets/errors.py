@@ -1,4 +1,4 @@
-"""Why a run failed, from its own events, and what a step ends in."""
+"""The one boundary between the pipeline's errors and Dagster's, and how a run's failure is read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,32 +6,40 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from randusers_assets.pipeline.errors import SnapshotError
+
 if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
 
+# For errors that outlast the retries within a step and may pass later.
+RETRY_POLICY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
 INTERRUPTED = "The run was interrupted: what is published stays as it was."
 
 
 class Interrupted(dg.DagsterError, dg.DagsterExecutionInterruptedError):
-    """A run that somebody ended; as Dagster's error, so that no retry policy begins it again."""
+    """Somebody stopped the run; a Dagster error, because Dagster never retries those."""
 
 
 @contextmanager
-def ending_when_interrupted() -> Iterator[None]:
-    """Let Ctrl-C, or Terminate in the UI, end the step: Dagster has a retry policy try it again.
+def dagster_failures(context: dg.AssetExecutionContext | None = None) -> Iterator[None]:
+    """Turn a SnapshotError into a dagster.Failure, which ends the step in its sentence.
 
-    Raises:
-        Interrupted: in the place of Dagster's own.
+    Dagster retries only what may succeed later. On the last attempt it would report "Exceeded
+    max_retries", so that attempt is not retried; `context` says which attempt it is. Ctrl-C and
+    Terminate raise Interrupted, because Dagster would retry its own interruption.
     """
     try:
         yield
+    except SnapshotError as error:
+        last = context is not None and context.retry_number >= RETRY_POLICY.max_retries
+        raise dg.Failure(str(error), allow_retries=error.retryable and not last) from error
     except dg.DagsterExecutionInterruptedError:
         raise Interrupted(INTERRUPTED) from None
 
 
-def closed(check: dg.AssetCheckEvaluation) -> bool:
-    """Whether a check closed its gate: blocking, failed, and no mere warning."""
+def gate_failed(check: dg.AssetCheckEvaluation) -> bool:
+    """Whether a check closed its gate: it is blocking, it failed, and it does not only warn."""
     failed = not check.passed and check.severity is dg.AssetCheckSeverity.ERROR
     return failed and bool(check.blocking)
 
@@ -43,24 +51,9 @@ def root_cause(error: "SerializableErrorInfo") -> "SerializableErrorInfo":
     return error
 
 
-def sentence(cause: "SerializableErrorInfo") -> str:
+def failure_message(cause: "SerializableErrorInfo") -> str:
     """The sentence of a `dagster.Failure` or an interruption; else the class and message."""
     if cause.cls_name in (Interrupted.__name__, dg.DagsterExecutionInterruptedError.__name__):
         return INTERRUPTED
-    said = cause.message.strip()
-    return said.partition(": ")[2] if cause.cls_name == dg.Failure.__name__ else said
-
-
-@contextmanager
-def final_on_the_last_try(
-    context: dg.AssetExecutionContext, policy: dg.RetryPolicy
-) -> Iterator[None]:
-    """Let a failure of a step's last try end the run itself, so that its page opens with it.
-
-    Dagster's own end of the tries is "Exceeded max_retries", above a stack, above the failure.
-    """
-    try:
-        yield
-    except dg.Failure as failure:
-        failure.allow_retries &= context.retry_number < policy.max_retries
-        raise
+    message = cause.message.strip()
+    return message.partition(": ")[2] if cause.cls_name == dg.Failure.__name__ else message

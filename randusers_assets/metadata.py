@@ -1,63 +1,166 @@
-"""What the UI shows of a snapshot beyond its size: a masked preview, and who the users are."""
+"""What the UI shows of the assets: schemas, lineage, a masked preview, charts, object facts."""
 
 import time
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
+import msgspec
 
-from randusers_assets.contract import COLUMNS, mask
-from randusers_assets.pipeline.flatten.frames import UserFrames
+from randusers_assets.pipeline.contract import Column, Contract
+from randusers_assets.pipeline.flatten.frames import FetchFacts, UserFrames
+from randusers_assets.pipeline.publish.diff import Comparison
+from randusers_assets.pipeline.publish.publish import Publication
+from randusers_assets.pipeline.steps import SnapshotRun
+from randusers_assets.pipeline.storage.paths import csv_path, frames_path, raw_path
 
-PREVIEW_ROWS = 5
-TOP = 10
-BAR = 20
-AGES = 10
-
-# What would end a cell of a Markdown table.
-_PIPE = {ord("|"): "\\|"}
+# Rows of the preview; the most values of a chart, and the blocks of its longest bar.
+PREVIEW_ROWS, TOP, BAR = 5, 10, 20
 
 
-def insights(frames: UserFrames) -> dict[str, Any]:
-    """Metadata for a materialization of users_df: preview, nationalities and ages."""
-    nationalities, decades = Counter[str](), Counter[int]()
-    for batch in frames.batches("nat", "dob_age"):
-        for pair in batch.column("nat").value_counts().to_pylist():
-            nationalities[str(pair["values"])] += pair["counts"]
-        for pair in batch.column("dob_age").drop_null().value_counts().to_pylist():
-            decades[pair["values"] // AGES * AGES] += pair["counts"]
-    ages = {f"{age} to {age + AGES - 1}": decades[age] for age in sorted(decades)}
-    first = next(frames.batches(), None)
+def table_schema(contract: Contract) -> dg.TableSchema:
+    """The flat columns."""
+    types = {"integer": "int64", "number": "float64", "timestamp": "timestamp"}
+    columns = [
+        dg.TableColumn(
+            c.name,
+            types.get(c.type, "string"),
+            f"{c.meaning} (`{c.path}`)",
+            dg.TableColumnConstraints(not c.required, c.name in contract.unique),
+            tags=_tags(c),
+        )
+        for c in contract.columns
+    ]
+    return dg.TableSchema(columns)
+
+
+def raw_schema(contract: Contract) -> dg.TableSchema:
+    """The JSON paths of a raw row that the contract knows."""
+    types = {"integer": "int", "number": "number", "code": "int or string"}
+    types["json"] = "list or object"
+    columns = [
+        dg.TableColumn(c.path, types.get(c.type, "string"), c.meaning, tags=_tags(c))
+        for c in contract.columns
+    ]
+    return dg.TableSchema(columns)
+
+
+def _tags(column: Column) -> dict[str, str]:
+    return {"personal": ""} if column.personal else {}
+
+
+def lineage(contract: Contract, upstream: str, source: Callable[[Column], str]) -> dict[str, Any]:
+    """The one source of each flat column in the asset upstream."""
+    deps = {c.name: [dg.TableColumnDep(upstream, source(c))] for c in contract.columns}
+    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
+
+
+def with_places(
+    assets: Sequence[dg.AssetsDefinition], run: SnapshotRun
+) -> list[dg.AssetsDefinition]:
+    """The assets, each with its code's file and line, and its objects' URI if a bucket is set.
+
+    Code references are a beta API, hence the suppressed warning.
+    """
+    path = {"raw_users": raw_path, "users_df": frames_path, "users_csv": csv_path}
+
+    def with_uri(spec: dg.AssetSpec) -> dg.AssetSpec:
+        uri = run.store.uri(path[spec.key.to_user_string()](run.contract, "YYYY-MM-DD"))
+        return spec.merge_attributes(metadata={"dagster/uri": uri} if run.store.bucket else {})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)
+        return [
+            asset.map_asset_specs(with_uri)
+            for asset in dg.with_source_code_references(assets)
+            if isinstance(asset, dg.AssetsDefinition)
+        ]
+
+
+@contextmanager
+def record_seconds(
+    context: dg.AssetExecutionContext | dg.OutputContext, stage: str
+) -> Iterator[None]:
+    """Add the seconds of a stage to the materialization, as a number that the UI plots."""
+    start = time.perf_counter()
+    yield
+    context.add_output_metadata({f"{stage}_seconds": round(time.perf_counter() - start, 3)})
+
+
+def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
+    """The facts of a fetch."""
+    shown = msgspec.structs.asdict(facts)
+    source = dg.MetadataValue.url(shown.pop("url"))
+    return {"source": source, "bytes_fetched": shown.pop("bytes"), **shown}
+
+
+def object_metadata(uri: str, rows: int, size: int, sha256: str, etag: str) -> dict[str, Any]:
+    """A stored object."""
+    shown = {"dagster/uri": uri, "dagster/row_count": rows, "bytes": size, "sha256": sha256}
+    return {**shown, "etag": etag.strip('"')}
+
+
+def publication_metadata(publication: Publication) -> dict[str, Any]:
+    """A publication."""
+    receipt, csv = publication.receipt, publication.receipt.csv
     return {
-        "preview": preview(first.slice(0, PREVIEW_ROWS).to_pylist() if first else []),
-        "top_nationalities": bars(dict(nationalities.most_common(TOP))),
-        "ages": bars(ages),
+        **object_metadata(csv.uri, receipt.counts.published, csv.bytes, csv.sha256, csv.etag),
+        "outcome": publication.outcome,
+        "rejected": receipt.counts.rejected,
+        "receipt": dg.MetadataValue.json(msgspec.to_builtins(receipt)),
     }
 
 
-def preview(rows: Sequence[Mapping[str, object]]) -> dg.TableMetadataValue:
-    """A few rows as a table, personal values masked."""
-    return dg.MetadataValue.table(
-        [dg.TableRecord({c.name: mask(c, row[c.name]) for c in COLUMNS}) for row in rows],
-        schema=dg.TableSchema([dg.TableColumn(c.name) for c in COLUMNS]),
-    )
+def frames_metadata(frames: UserFrames) -> dict[str, Any]:
+    """A masked preview, and the values of the contract's charts: the top 10, or numbers by tens."""
+    contract = frames.contract
+    counts = {name: Counter[Any]() for name in contract.charts}
+    for batch in frames.batches(*contract.charts) if contract.charts else ():
+        for name, values in counts.items():
+            for pair in batch.column(name).drop_null().value_counts().to_pylist():
+                values[pair["values"]] += pair["counts"]
+    first = next(frames.batches(), None)
+    rows = first.slice(0, PREVIEW_ROWS).to_pylist() if first else []
+    masked = [
+        dg.TableRecord({c.name: c.mask(row[c.name]) for c in contract.columns}) for row in rows
+    ]
+    schema = dg.TableSchema([dg.TableColumn(name) for name in contract.by_name])
+    shown: dict[str, Any] = {"preview": dg.MetadataValue.table(masked, schema)}
+    for name, values in counts.items():
+        text = contract.by_name[name].is_text
+        shown[name] = bars(dict(values.most_common(TOP)) if text else _tens(values))
+    return shown
+
+
+def _tens(values: Counter[Any]) -> dict[str, int]:
+    tens = Counter[int]()
+    for value, count in values.items():
+        tens[int(value // 10) * 10] += count
+    return {f"{start} to {start + 9}": tens[start] for start in sorted(tens)}
 
 
 def bars(counts: Mapping[str, int]) -> dg.MarkdownMetadataValue:
     """Counts as a small bar chart in Markdown, in the order given."""
     most = max(counts.values(), default=1)
-    rows = [
-        f"| {name.translate(_PIPE)} | {count:,} | `{'█' * max(1, round(BAR * count / most))}` |"
-        for name, count in counts.items()
-    ]
-    return dg.MetadataValue.md("\n".join(["| | users | |", "|---|--:|---|", *rows]))
+    rows = ["| | rows | |", "|---|--:|---|"]
+    for name, count in counts.items():
+        cell = name.replace("|", r"\|")  # a bare pipe would end the cell
+        rows.append(f"| {cell} | {count:,} | `{'█' * max(1, round(BAR * count / most))}` |")
+    return dg.MetadataValue.md("\n".join(rows))
 
 
-@contextmanager
-def timed(context: dg.AssetExecutionContext | dg.OutputContext, stage: str) -> Iterator[None]:
-    """Add the seconds of a stage to the materialization, as a number that the UI plots."""
-    start = time.perf_counter()
-    yield
-    context.add_output_metadata({f"{stage}_seconds": round(time.perf_counter() - start, 3)})
+def comparison_metadata(comparison: Comparison | None) -> dict[str, Any]:
+    """What changed since the day before."""
+    if comparison is None:
+        return {}
+    difference = comparison.difference
+    if difference is None:
+        return {"not_compared": comparison.problem}
+    return {
+        "compared_with": comparison.date,
+        **{f"{kind}_rows": count for kind, count in difference.counts.items()},
+        "first_keys": dg.MetadataValue.json(difference.keys),
+    }
