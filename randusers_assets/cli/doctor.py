@@ -1,74 +1,66 @@
-"""`randusers doctor`: what is set up, line by line, and how to mend what is not."""
+"""`randusers doctor`: what is set up, line by line, and how to fix what is not."""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator
 
+import boto3
 import dagster as dg
+from botocore.exceptions import BotoCoreError
 
+from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import random_users_api, snapshot_store
+from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.fetch.snapshot import count_rows
 
 _PROBE = "_doctor/probe.txt"
 
 
-def examine() -> Iterator[tuple[str, bool, str]]:
-    """Yield each part's name, whether it works, and what was seen or is to be done."""
-    for part, look in (
-        ("API", _api),
-        ("credentials", _credentials),
-        ("bucket", _bucket),
-        ("instance", _instance),
-    ):
-        ok, said = _told(look)
-        yield part, ok, said
-
-
-def _told(look: Callable[[], str]) -> tuple[bool, str]:
-    try:
-        return True, look()
-    except dg.Failure as failure:
-        return False, failure.description or ""
+def doctor() -> int:
+    """Print for each part whether it works, with what was seen or what to do."""
+    checks = {"API": _api, "credentials": _credentials, "bucket": _bucket, "instance": _instance}
+    status = 0
+    for part, check in checks.items():
+        try:
+            print(f"ok    {part:<12} {check()}")
+        except SnapshotError as error:
+            print(f"FAIL  {part:<12} {error}")
+            status = 1
+    return status
 
 
 def _api() -> str:
-    return f"{random_users_api.url} declares {random_users_api.probe():,} users"
+    return f"{random_users_api.url} declares {count_rows(random_users_api.api, CONTRACT):,} rows"
 
 
 def _credentials() -> str:
-    import boto3
-    from botocore.exceptions import BotoCoreError
-
     try:
         found = boto3.Session().get_credentials()
     except BotoCoreError as error:
-        raise dg.Failure(f"{error}: correct AWS_PROFILE or the file that names it.") from error
+        raise SnapshotError(f"{error}: correct AWS_PROFILE or the file that names it.") from error
     if found is None:
-        raise dg.Failure(
-            "none are found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
-            " attach a role."
+        raise SnapshotError(
+            "not found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or attach"
+            " a role."
         )
     return f"found by boto3 ({found.method})"
 
 
 def _bucket() -> str:
-    body = b"randusers doctor was here\n"
-    digest = hashlib.sha256(body).hexdigest()
-    snapshot_store.put(_PROBE, body, digest, content_type="text/plain")
-    read = snapshot_store.read(_PROBE)
+    store, body = snapshot_store.store, b"randusers doctor was here\n"
+    store.put(_PROBE, body, content_type="text/plain")
+    read = store.read(_PROBE)
     if read is None or read[0] != body:
-        raise dg.Failure(
-            f"{snapshot_store.uri(_PROBE)} was written but cannot be read: allow s3:GetObject, as"
+        raise SnapshotError(
+            f"{store.uri(_PROBE)} was written but cannot be read: allow s3:GetObject, as"
             " deploy/iam-policy.json does."
         )
-    return f"{snapshot_store.uri(_PROBE)} was written and read"
+    return f"{store.uri(_PROBE)} was written and read"
 
 
 def _instance() -> str:
-    home = os.environ.get("DAGSTER_HOME")
-    if not home:
-        raise dg.Failure(
-            "is temporary: set DAGSTER_HOME to a directory with a copy of dagster.yaml, so that"
-            " runs and checks are kept."
+    if not os.environ.get("DAGSTER_HOME"):
+        raise SnapshotError(
+            "temporary: set DAGSTER_HOME to a directory with a copy of dagster.yaml; otherwise run"
+            " history is lost when the process stops."
         )
     with dg.DagsterInstance.get() as instance:
         return f"keeps its runs in {instance.root_directory}"

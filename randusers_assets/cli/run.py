@@ -1,136 +1,117 @@
-"""`randusers run`: the real job, once, in this process, and what there is to say of it."""
+"""`randusers run` and `verify`: the real job, once, in this process; a publication proved again."""
 
-import contextlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import dagster as dg
 from tqdm import tqdm
 
 from randusers_assets.automation import daily
-from randusers_assets.contract import COLUMNS, mask
-from randusers_assets.definitions import defs, snapshot_store
-from randusers_assets.errors import closed, root_cause, sentence
-from randusers_assets.io_managers import load_frames
+from randusers_assets.contract import CONTRACT
+from randusers_assets.definitions import defs, random_users_api, snapshot_store
+from randusers_assets.errors import failure_message, gate_failed, root_cause
+from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.fetch.snapshot import Progress, log_every_tenth
+from randusers_assets.pipeline.flatten.frames import RawUsers
+from randusers_assets.pipeline.publish.verify import verify
+from randusers_assets.pipeline.steps import SnapshotRun
+from randusers_assets.resources import RandomUsersApi
 
 # Dagster's own log goes to the instance, and the terminal gets the summary.
-_AT_A_TERMINAL = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """A run as it ended; `sentence` says why where it did not publish."""
+class _ShowingPages(RandomUsersApi):
+    """The API with a progress bar on a terminal, and a line for every tenth elsewhere."""
 
-    date: str
-    success: bool
-    sentence: str
-    checks: list[dg.AssetCheckEvaluation]
-    materializations: list[dg.AssetMaterialization]
-    seconds: dict[str, float]
+    def fetch(self, run: SnapshotRun, progress: Progress) -> RawUsers:
+        lines = log_every_tenth(lambda text, *n: print(text % n, file=sys.stderr))
+        with tqdm(unit="page", disable=not sys.stderr.isatty(), leave=False) as bar:
+
+            def show(page: int, pages: int) -> None:
+                progress(page, pages)
+                if bar.disable:
+                    lines(page, pages)
+                bar.total = pages
+                bar.update(page - bar.n)
+
+            return super().fetch(run, show)
 
 
-def run_snapshot(date: str) -> Outcome:
-    """Run `users_snapshot_job` for a day on the configured instance (`DAGSTER_HOME`).
+def run(date: str, rows: int) -> int:
+    """Run the job for a day, and print what it did and so many of its rows, masked."""
+    result = run_job(date)
+    for line in summary(result):
+        print(line)
+    if not result.success:
+        raise SnapshotError(why_failed(result))
+    for line in masked_rows(date, rows) if rows else ():
+        print(line)
+    return 0
 
-    Raises:
-        dagster.Failure: the day is not a partition.
-    """
+
+def verify_and_print(date: str | None) -> int:
+    """Prove a day, by default the last published one, from the bucket alone."""
+    for proved in verify(snapshot_store.store, CONTRACT, date):
+        print(f"ok  {proved}")
+    return 0
+
+
+def run_job(date: str) -> dg.ExecuteInProcessResult:
+    """Run `users_snapshot_job` for a day on the configured instance (`DAGSTER_HOME`)."""
     if not daily.has_partition_key(date):
-        raise dg.Failure(
+        raise SnapshotError(
             f"{date} is no partition: they run from {daily.get_first_partition_key()} to"
             f" {daily.get_last_partition_key()} (RANDUSERS_START_DATE)."
         )
-    job = defs.resolve_job_def("users_snapshot_job")
-    with _instance() as instance, _pages_shown():
-        result = job.execute_in_process(
-            instance=instance, partition_key=date, run_config=_AT_A_TERMINAL, raise_on_error=False
-        )
-        steps = instance.get_run_step_stats(result.run_id)
-        checks = result.get_asset_check_evaluations()
-        sentences = [c.description or c.check_name for c in checks if closed(c)]
-        sentences += [
-            sentence(root_cause(event.step_failure_data.error))
-            for event in result.all_events
-            if event.is_step_failure and event.step_failure_data.error
-        ]
-        return Outcome(
-            date,
-            result.success,
-            next(iter(sentences), ""),
-            list(checks),
-            [event.materialization for event in result.get_asset_materialization_events()],
-            {s.step_key: s.end_time - s.start_time for s in steps if s.end_time and s.start_time},
+    configured = dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else None
+    with configured or dg.DagsterInstance.ephemeral() as instance:
+        return defs.resolve_job_def("users_snapshot_job").execute_in_process(
+            instance=instance,
+            partition_key=date,
+            run_config=_QUIET,
+            raise_on_error=False,
+            resources={"random_users_api": _ShowingPages(**random_users_api.model_dump())},
         )
 
 
-@contextlib.contextmanager
-def _instance() -> Iterator[dg.DagsterInstance]:
-    in_use = dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else None
-    with in_use or dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+def why_failed(result: dg.ExecuteInProcessResult) -> str:
+    """The sentence of a failed run: its first closed gate's, or its first failed step's."""
+    for check in result.get_asset_check_evaluations():
+        if gate_failed(check):
+            return check.description or check.check_name
+    errors = (e.step_failure_data.error for e in result.all_events if e.is_step_failure)
+    return next((failure_message(root_cause(error)) for error in errors if error), "")
 
 
-class _Pages(logging.Handler):
-    """Shows the API client's pages: a bar on a terminal, else a line each tenth."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.bar = tqdm(unit="page", disable=not sys.stderr.isatty(), leave=False)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        match record.args:
-            case (int(page), int(pages)) if not self.bar.disable:
-                self.bar.total = pages
-                self.bar.update(page - self.bar.n)
-            case (int(page), int(pages)) if page * 10 // pages > (page - 1) * 10 // pages:
-                print(record.getMessage(), file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _pages_shown() -> Iterator[None]:
-    log, handler = logging.getLogger("randusers_assets.resources"), _Pages()
-    level, propagate = log.level, log.propagate
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagate
-        handler.bar.close()
-
-
-def summary(outcome: Outcome) -> Iterator[str]:
+def summary(result: dg.ExecuteInProcessResult) -> Iterator[str]:
     """What a run did, line by line: checks, then rows, bytes, seconds and URI of each asset."""
-    for check in outcome.checks:
-        mark = "ok   " if check.passed else "FAIL " if closed(check) else "warn "
-        yield f"{mark} {check.check_name:<34} {check.description}"
-    for made in outcome.materializations:
-        asset = made.asset_key.to_user_string()
-        told = {key: value.value for key, value in made.metadata.items()}
+    for check in result.get_asset_check_evaluations():
+        mark = "ok   " if check.passed else "FAIL " if gate_failed(check) else "warn "
+        asset = check.asset_key.to_user_string()
+        yield f"{mark} {asset:<10} {check.check_name:<24} {check.description}"
+    ends = [event for event in result.all_events if event.is_step_success]
+    seconds = {e.step_key: e.step_success_data.duration_ms / 1000 for e in ends}
+    for made in result.get_asset_materialization_events():
+        asset = str(made.step_key)
+        facts = {key: value.value for key, value in made.materialization.metadata.items()}
         yield (
-            f"{asset:<10} {told['dagster/row_count']:>9,} rows {told['bytes']:>13,} bytes"
-            f" {outcome.seconds.get(asset, 0):>7.2f} s  {told['dagster/uri']}"
+            f"{asset:<10} {facts['dagster/row_count']:>9,} rows {facts['bytes']:>13,} bytes"
+            f" {seconds.get(asset, 0):>7.2f} s  {facts['dagster/uri']}"
         )
-    published = [made for made in outcome.materializations if made.asset_key.path == ["users_csv"]]
-    if outcome.success and published:
-        told = {key: value.value for key, value in published[0].metadata.items()}
-        yield f"{told['outcome']} {outcome.date}, sha256 {told['sha256']}"
+        if asset == "users_csv" and result.success:
+            yield f"{facts['outcome']} {made.partition}, sha256 {facts['sha256']}"
 
 
 def masked_rows(date: str, rows: int) -> Iterator[str]:
     """The header and the first rows of a day's snapshot as CSV, personal values masked."""
-    yield ",".join(f'"{column.name}"' for column in COLUMNS)
-    batch = next(load_frames(snapshot_store, date).batches()).slice(0, rows)
+    yield ",".join(f'"{name}"' for name in CONTRACT.by_name)
+    batch = next(snapshot_store.run.load_frames(date).batches()).slice(0, rows)
     for row in batch.to_pylist():
         yield ",".join(
-            str(row[column.name])
-            if column.type == "integer" and not column.personal
-            else f'"{mask(column, row[column.name])}"'
-            for column in COLUMNS
+            f'"{column.mask(row[column.name])}"'
+            if column.is_text or column.personal
+            else str(row[column.name])
+            for column in CONTRACT.columns
         )
