@@ -8,16 +8,19 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from randusers_assets.contract import BY_NAME, CREDENTIALS
-from randusers_assets.pipeline.audit.encode import AuditedCsv, SnapshotGate, audited
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.audit.encode import AuditedCsv, audit_csv
+from randusers_assets.pipeline.audit.gates import History, Judgement, Policy, judge
 from randusers_assets.pipeline.flatten.frames import (
     FetchFacts,
     FrameFacts,
     RawUsers,
     UserFrames,
-    lay_flat,
+    decode_raw,
+    flatten,
 )
-from randusers_assets.pipeline.storage.tempfiles import Spool
+from randusers_assets.pipeline.publish.publish import PassedCsv
+from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_sandbox import users as simulated
 
 User = dict[str, Any]
@@ -26,10 +29,10 @@ User = dict[str, Any]
 def user(number: int, **changes: object) -> User:
     """A valid user in the API's shape, less credentials; `changes` go by the flat column names."""
     made: User = json.loads(simulated.user(number))
-    for name in CREDENTIALS:
-        del made["login"][name]
+    for path in CONTRACT.secrets:
+        del made["login"][path.removeprefix("login.")]
     for column, value in changes.items():
-        *parents, leaf = BY_NAME[column].path.split(".")
+        *parents, leaf = CONTRACT.by_name[column].path.split(".")
         node = made
         for parent in parents:
             node = node[parent]
@@ -58,33 +61,52 @@ def facts_of(declared: int) -> FetchFacts:
 
 
 def raw_users_of(snapshot: Sequence[User], declared: int | None = None) -> RawUsers:
-    """The raw snapshot of these users, whether the contract lets them through or not."""
-    spool = Spool()
-    with spool.writer() as file, pa.CompressedOutputStream(file, "zstd") as stream:
+    """The raw snapshot of these users, whether they fit the contract or not."""
+    file = TempFile()
+    with file.writer() as writer, pa.CompressedOutputStream(writer, "zstd") as stream:
         for one in snapshot:
             stream.write(msgspec.json.encode(one) + b"\n")
-    return RawUsers(spool, facts_of(len(snapshot) if declared is None else declared))
+    facts = facts_of(len(snapshot) if declared is None else declared)
+    return RawUsers(file, facts, CONTRACT)
 
 
 def frames_of(snapshot: Sequence[User], declared: int | None = None) -> UserFrames:
-    """These users laid flat."""
-    return lay_flat(raw_users_of(snapshot, declared))
+    """The flat rows of these users."""
+    return flatten(decode_raw(raw_users_of(snapshot, declared)))
 
 
 def frames_with(frames: UserFrames, **changes: object) -> UserFrames:
     """The same rows under other facts of where they come from (`FrameFacts`)."""
     facts: FrameFacts = msgspec.structs.replace(frames.facts, **changes)
-    spool = Spool()
-    with (
-        spool.writer() as file,
-        pq.ParquetWriter(file, next(frames.batches()).schema) as parquet,
-    ):
+    file = TempFile()
+    schema = next(frames.batches()).schema
+    with file.writer() as writer, pq.ParquetWriter(writer, schema) as parquet:
         for batch in frames.batches():
             parquet.write_batch(batch)
         parquet.add_key_value_metadata({"randusers": msgspec.json.encode(facts).decode()})
-    return UserFrames(spool)
+    return UserFrames(file, CONTRACT)
 
 
-def csv_of(snapshot: Sequence[User], gate: SnapshotGate | None = None) -> AuditedCsv:
-    """The audited CSV of these users, under a gate that lets no bad row pass unless given."""
-    return audited(frames_of(snapshot), gate or SnapshotGate())
+def csv_of(snapshot: Sequence[User]) -> AuditedCsv:
+    """The CSV of these users, not judged."""
+    return audit_csv(frames_of(snapshot))
+
+
+def judgement_of(
+    snapshot: Sequence[User], policy: Policy | None = None, history: History | None = None
+) -> Judgement:
+    """These users judged, by default with no bad row allowed and no history."""
+    return judge(csv_of(snapshot), policy or Policy(), history or History())
+
+
+def passed(
+    csv: AuditedCsv, policy: Policy | None = None, history: History | None = None
+) -> PassedCsv:
+    """A CSV with its judgement; `publish` enforces it."""
+    return PassedCsv(csv, judge(csv, policy or Policy(), history or History()))
+
+
+def bytes_of(file: TempFile) -> bytes:
+    """The bytes of a temp file."""
+    with file.reader() as reader:
+        return reader.read()

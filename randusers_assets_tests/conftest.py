@@ -11,7 +11,8 @@ import dagster as dg
 import pytest
 from dagster_aws.s3 import S3Resource
 
-from randusers_assets.pipeline.storage.s3 import SnapshotStore
+from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.resources import SnapshotStore
 from randusers_sandbox.s3 import LocalS3, local_s3
 
 
@@ -39,11 +40,17 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
 
 
 @pytest.fixture
-def store(s3_server: LocalS3) -> SnapshotStore:
-    """A store on a new, empty bucket of the S3 server."""
+def snapshot_store(s3_server: LocalS3) -> SnapshotStore:
+    """The Dagster resource of a new, empty bucket of the S3 server."""
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     s3_server.create_bucket(bucket)
     return SnapshotStore(s3_resource=S3Resource(endpoint_url=s3_server.endpoint_url), bucket=bucket)
+
+
+@pytest.fixture
+def store(snapshot_store: SnapshotStore) -> Store:
+    """The same bucket as the pipeline takes it."""
+    return snapshot_store.store
 
 
 @pytest.fixture

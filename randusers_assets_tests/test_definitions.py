@@ -1,113 +1,95 @@
-"""The wiring: it loads without a warning, without the webserver, and says what each asset is."""
+"""The wiring: it loads without a warning, without the webserver, and describes each asset."""
 
-import subprocess
-import sys
+import json
+import re
+from pathlib import Path
 
 import dagster as dg
 import pytest
 
-from randusers_assets.contract import COLUMNS
+import randusers_assets
+from randusers_assets import definitions
+from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import defs
+from randusers_assets.metadata import raw_schema, table_schema
+from randusers_assets_tests.sandbox.processes import python
+
+STRICT = ("-W", "error", "-c")
+PLACES = {
+    "raw_users": "raw_users/dt=YYYY-MM-DD/users.jsonl.zst",
+    "users_csv": "users_csv/dt=YYYY-MM-DD/users.csv",
+    "users_df": "users_df/dt=YYYY-MM-DD/users.parquet",
+}
 
 
-def _python(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  # this interpreter, on the test's own text
-        [sys.executable, "-W", "error", "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def test_definitions_are_one_literal_in_45_lines() -> None:
+    """The whole wiring fits on a screen, and nothing is added to it elsewhere."""
+    source = Path(definitions.__file__).read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= 45
+    assert source.count("dg.Definitions(") == 1
+    assert re.findall(r"^(?:if|for|def|class|with|try)\b", source, re.M) == []
 
 
-def test_definitions_load_without_a_warning() -> None:
-    """Loading the code location raises none of Python's warnings, preview or other."""
-    done = _python("import randusers_assets.definitions")
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_definitions_load_without_the_webserver_and_the_heavy_libraries() -> None:
-    """What is heavy is imported where it is used, and the webserver is never needed."""
-    done = _python(
+def test_definitions_load_without_a_warning_the_webserver_or_heavy_libraries() -> None:
+    """Heavy libraries are imported where they are used, and the webserver is never needed."""
+    done = python(
+        *STRICT,
         "import sys, randusers_assets.definitions\n"
-        "heavy = {'pandas', 'pyarrow', 'numpy', 'requests', 'email_validator',"
-        " 'dagster_webserver', 'ministack', 'duckdb'}\n"
-        "before = set(sys.modules)\n"
-        "print(sorted(heavy & before))"
+        "heavy = {'pandas', 'email_validator', 'dagster_webserver', 'ministack', 'duckdb'}\n"
+        "print(sorted(heavy & set(sys.modules)))",
     )
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
 def test_snapshot_gate_keeps_its_ratio_when_a_run_accepts_a_change() -> None:
-    """The run config of the history gate's sentence changes nothing but `accept_change`."""
-    done = _python(
-        "import os\n"
-        "os.environ['RANDUSERS_MAX_REJECTED_RATIO'] = '0.25'\n"
+    """The run config of the history gate's message changes nothing but `accept_change`."""
+    done = python(
+        *STRICT,
         "import dagster as dg\n"
-        "from randusers_assets.pipeline.audit.encode import SnapshotGate\n"
         "from randusers_assets.definitions import defs\n"
-        "@dg.op\n"
-        "def look(snapshot_gate: SnapshotGate) -> None:\n"
-        "    print(snapshot_gate.max_rejected_ratio, snapshot_gate.accept_change)\n"
-        "@dg.job(resource_defs={'snapshot_gate': defs.resources['snapshot_gate']})\n"
-        "def one_look() -> None:\n"
-        "    look()\n"
+        "gate = {'snapshot_gate': defs.resources['snapshot_gate']}\n"
         "config = {'snapshot_gate': {'config': {'accept_change': 'why'}}}\n"
-        "one_look.execute_in_process(run_config={'resources': config})\n"
+        "with dg.build_resources(gate, resource_config=config) as resources:\n"
+        "    print(resources.snapshot_gate.policy)\n",
+        RANDUSERS_MAX_REJECTED_RATIO="0.25",
     )
-    assert done.stdout == "0.25 why\n"
+    policy = "Policy(max_rejected_ratio=0.25, accept_rejects='', accept_change='why')"
+    assert done.stdout == f"{policy}\n"
 
 
-def test_definitions_are_exported_by_the_package() -> None:
-    """`from randusers_assets import defs` gives the one Definitions object."""
-    import randusers_assets
-
+def test_definitions_are_valid_and_exported_by_the_package() -> None:
+    """Every asset finds its resources, and `randusers_assets.defs` is that one object."""
+    dg.Definitions.validate_loadable(defs)
     assert randusers_assets.defs is defs
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = randusers_assets.nothing
 
 
-def test_definitions_are_valid() -> None:
-    """Every asset finds its IO manager, its resources and its upstream."""
-    dg.Definitions.validate_loadable(defs)
-
-
-@pytest.mark.parametrize("asset", ["users_df", "users_csv"])
-def test_definitions_show_the_contract_as_column_schema(asset: str) -> None:
-    """The UI shows each column of the contract with its description, in order."""
-    spec = defs.resolve_asset_graph().get(dg.AssetKey(asset))
-    schema = spec.metadata["dagster/column_schema"]
-    assert isinstance(schema, dg.TableSchema)
-    assert [column.name for column in schema.columns] == [column.name for column in COLUMNS]
-
-
-@pytest.mark.parametrize(
-    ("bucket", "told"),
-    [
-        ("lake", "['s3://lake/people/users_csv/dt=YYYY-MM-DD/users.csv']\n"),
-        ("", "[]\n"),
-    ],
-)
-def test_definitions_tell_where_an_asset_is_once_there_is_a_bucket(bucket: str, told: str) -> None:
-    """The address that the asset's page shows is the store's; without a bucket there is none."""
-    done = _python(
-        "import os\n"
-        f"os.environ.update(RANDUSERS_BUCKET={bucket!r}, RANDUSERS_PREFIX='people')\n"
+@pytest.mark.parametrize("bucket", ["lake", ""])
+def test_definitions_show_where_the_assets_are_if_a_bucket_is_set(bucket: str) -> None:
+    """The address on an asset's page is the store's; without a bucket there is none."""
+    done = python(
+        *STRICT,
+        "import json\n"
         "from randusers_assets.definitions import defs\n"
-        "(spec,) = (s for s in defs.resolve_all_asset_specs() if s.key.path == ['users_csv'])\n"
-        "print([value for name, value in spec.metadata.items() if name == 'dagster/uri'])\n"
+        "specs = defs.resolve_all_asset_specs()\n"
+        "print(json.dumps({s.key.path[0]: s.metadata.get('dagster/uri') for s in specs}))\n",
+        RANDUSERS_BUCKET=bucket,
+        RANDUSERS_PREFIX="people",
     )
-    assert (done.stdout, done.stderr) == (told, "")
+    uris = {name: f"s3://lake/people/{place}" if bucket else None for name, place in PLACES.items()}
+    assert (done.stderr, json.loads(done.stdout)) == ("", uris)
 
 
-def test_definitions_describe_own_and_tag_every_asset() -> None:
-    """Each asset has a description that states its grain, owners, kinds and a code version."""
-    graph = defs.resolve_asset_graph()
-    for key in (dg.AssetKey(name) for name in ("raw_users", "users_df", "users_csv")):
-        node = graph.get(key)
-        assert node.description is not None
-        assert node.description.startswith("One ")
-        assert list(node.owners) == ["team:data-engineering"]
-        assert node.group_name == "randusers"
-        assert "s3" in node.kinds
-        assert node.code_version
+@pytest.mark.parametrize("name", PLACES)
+def test_definitions_describe_own_and_tag_every_asset(name: str) -> None:
+    """Each asset states its grain, owner, kinds, code version, source file and columns."""
+    node = defs.resolve_asset_graph().get(dg.AssetKey(name))
+    assert str(node.description).startswith("One ")
+    assert (list(node.owners), node.group_name) == (["team:data-engineering"], "randusers")
+    assert "s3" in node.kinds
+    assert str(node.code_version).endswith(f"+contract.{CONTRACT.version}")
+    (reference,) = node.metadata["dagster/code_references"].code_references
+    assert reference.file_path.endswith("/randusers_assets/assets.py")
+    schema = table_schema(CONTRACT) if name != "raw_users" else raw_schema(CONTRACT)
+    assert node.metadata["dagster/column_schema"] == schema

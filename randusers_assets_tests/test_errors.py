@@ -1,78 +1,75 @@
-"""What ends a run: the failure of the last try, and whoever interrupts it."""
+"""The boundary to Dagster: what a step fails with, and whether it is retried."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import dagster as dg
 import pytest
 
-from randusers_assets.errors import ending_when_interrupted, final_on_the_last_try, sentence
+from randusers_assets.errors import RETRY_POLICY, dagster_failures, failure_message, root_cause
+from randusers_assets.pipeline.errors import Conflict, Drift, SnapshotError
 
-POLICY = dg.RetryPolicy(max_retries=2)
-SAID = "The API is down: look at its status page."
+MESSAGE = "The API is down: look at its status page."
+DOWN, REFUSED = SnapshotError(MESSAGE, retryable=True), SnapshotError(MESSAGE)
+INTERRUPTED = "The run was interrupted: what is published stays as it was."
+STOPPED = dg.DagsterExecutionInterruptedError()
+NO_DELAY = dg.RetryPolicy(max_retries=RETRY_POLICY.max_retries)
 
-
-@dg.asset(retry_policy=POLICY)
-def fetched(context: dg.AssetExecutionContext) -> None:
-    """An asset whose every try fails."""
-    with final_on_the_last_try(context, POLICY):
-        raise dg.Failure(SAID)
-
-
-@dg.asset(retry_policy=POLICY)
-def refused(context: dg.AssetExecutionContext) -> None:
-    """An asset that no second try helps."""
-    with final_on_the_last_try(context, POLICY):
-        raise dg.Failure(SAID, allow_retries=False)
+Boundary = Callable[[dg.AssetExecutionContext], AbstractContextManager[None]]
 
 
-@pytest.mark.parametrize(("asset", "tries"), [(fetched, 3), (refused, 1)])
-def test_failure_of_the_last_try_is_what_the_step_ends_in(
-    asset: dg.AssetsDefinition, tries: int
+@pytest.mark.parametrize(
+    ("error", "retries"),
+    [(DOWN, True), (REFUSED, False), (Drift(2, "rows", 1, 2), True), (Conflict(MESSAGE), False)],
+)
+def test_snapshot_error_becomes_a_failure_with_its_message(
+    error: SnapshotError, *, retries: bool
 ) -> None:
-    """The step is tried as often as its policy allows, and ends in the failure, not around it."""
+    """Dagster may retry exactly the errors that are retryable."""
+    with pytest.raises(dg.Failure) as raised, dagster_failures():
+        raise error
+    assert (raised.value.description, raised.value.allow_retries) == (str(error), retries)
+    assert raised.value.__cause__ is error
+
+
+def test_other_errors_pass_the_boundary() -> None:
+    """A bug stays the exception that it is."""
+    with pytest.raises(KeyError, match="bug"), dagster_failures():
+        raise KeyError("bug")
+
+
+@pytest.mark.parametrize(
+    ("error", "boundary", "policy", "attempts", "last"),
+    [
+        (DOWN, dagster_failures, NO_DELAY, 3, "Failure"),
+        (REFUSED, dagster_failures, NO_DELAY, 1, "Failure"),
+        (DOWN, lambda _: dagster_failures(), NO_DELAY, 3, "Dagster's own"),
+        (STOPPED, dagster_failures, NO_DELAY, 1, "Interrupted"),
+        (STOPPED, lambda _: nullcontext(), NO_DELAY, 3, "Dagster's own"),
+        (STOPPED, lambda _: nullcontext(), None, 1, "Dagster's own"),
+    ],
+)
+def test_step_ends_in_its_message_after_its_attempts(
+    error: BaseException,
+    boundary: Boundary,
+    policy: dg.RetryPolicy | None,
+    attempts: int,
+    last: str,
+) -> None:
+    """The last attempt and an interruption end the step themselves; the message is always found."""
+
+    @dg.asset(retry_policy=policy)
+    def failing(context: dg.AssetExecutionContext) -> None:
+        with boundary(context):
+            raise error
+
     with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize([asset], instance=instance, raise_on_error=False)
+        result = dg.materialize([failing], instance=instance, raise_on_error=False)
     (ended,) = (event for event in result.all_events if event.is_step_failure)
-    again = [event for event in result.all_events if event.is_step_up_for_retry]
-    error = ended.step_failure_data.error
-    assert error is not None
-    assert (len(again) + 1, error.cls_name, error.cause) == (tries, "Failure", None)
-    assert sentence(error) == SAID
-
-
-@dg.asset(retry_policy=POLICY)
-@ending_when_interrupted()
-def interrupted() -> None:
-    """An asset that somebody interrupts."""
-    raise dg.DagsterExecutionInterruptedError
-
-
-@dg.asset(retry_policy=POLICY)
-def begun_again() -> None:
-    """The same, left to Dagster."""
-    raise dg.DagsterExecutionInterruptedError
-
-
-@pytest.mark.parametrize(("asset", "tries"), [(interrupted, 1), (begun_again, 3)])
-def test_interrupted_step_is_not_tried_again(asset: dg.AssetsDefinition, tries: int) -> None:
-    """Terminate and Ctrl-C end the run, in a sentence; a policy alone would begin it again."""
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = dg.materialize([asset], instance=instance, raise_on_error=False)
-    (ended,) = (event for event in result.all_events if event.is_step_failure)
-    again = [event for event in result.all_events if event.is_step_up_for_retry]
-    assert len(again) + 1 == tries
-    error = ended.step_failure_data.error
-    assert error is not None
-    assert (error.cls_name == "Interrupted") is (asset is interrupted)
-
-
-def test_interrupted_gates_say_so_too() -> None:
-    """A step without a retry policy ends in Dagster's own error, told in the same sentence."""
-
-    @dg.asset
-    def gates() -> None:
-        raise dg.DagsterExecutionInterruptedError
-
-    result = dg.materialize([gates], raise_on_error=False)
-    (ended,) = (event for event in result.all_events if event.is_step_failure)
-    error = ended.step_failure_data.error
-    assert error is not None
-    assert sentence(error) == "The run was interrupted: what is published stays as it was."
+    retried = [event for event in result.all_events if event.is_step_up_for_retry]
+    found = ended.step_failure_data.error
+    assert found is not None
+    assert len(retried) + 1 == attempts
+    ours = found.cls_name in ("Failure", "Interrupted")
+    assert (found.cls_name if ours else "Dagster's own") == last
+    assert failure_message(root_cause(found)) == (INTERRUPTED if error is STOPPED else MESSAGE)

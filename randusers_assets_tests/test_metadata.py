@@ -1,136 +1,170 @@
-"""What the UI shows of a day: a masked preview, who the users are, and what a stage took."""
+"""What the UI shows of the assets: schemas, lineage, a masked preview, charts, seconds."""
 
 import dagster as dg
 import pytest
 
-from randusers_assets.contract import COLUMNS
-from randusers_assets.metadata import bars, insights, preview, timed
+from randusers_assets import metadata
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.contract import Column, Contract
 from randusers_assets.pipeline.flatten.frames import BATCH_ROWS
+from randusers_assets.pipeline.publish.diff import Comparison
 from randusers_assets_tests.builders import User, frames_of, user, users
 
-HEAD = "| | users | |\n|---|--:|---|"
+HEAD = "| | rows | |\n|---|--:|---|"
 
 
-def shown(snapshot: list[User]) -> list[dict[str, object]]:
+def previewed(snapshot: list[User]) -> list[dict[str, object]]:
     """The rows of the preview of a snapshot."""
-    table = insights(frames_of(snapshot))["preview"]
-    assert isinstance(table, dg.TableMetadataValue)
+    table = metadata.frames_metadata(frames_of(snapshot))["preview"]
+    assert [column.name for column in table.schema.columns] == list(CONTRACT.by_name)
     return [dict(record.data) for record in table.records]
 
 
-def chart(snapshot: list[User], name: str) -> str:
-    """One of the charts of a snapshot."""
-    markdown = insights(frames_of(snapshot))[name]
-    assert isinstance(markdown, dg.MarkdownMetadataValue)
-    assert markdown.md_str
-    return markdown.md_str
+def charts(snapshot: list[User]) -> dict[str, str]:
+    """The charts of a snapshot, less their head."""
+    found = metadata.frames_metadata(frames_of(snapshot))
+    return {name: found[name].md_str.removeprefix(HEAD) for name in CONTRACT.charts}
 
 
-def aged(*ages: int | None) -> list[User]:
-    """One user of each age."""
-    return [user(number, dob_age=age) for number, age in enumerate(ages, 1)]
+def chart(column: str, *values: object) -> str:
+    """The chart of a column, of one user with each value."""
+    return charts([user(number, **{column: v}) for number, v in enumerate(values, 1)])[column]
 
 
-def from_countries(*codes: str) -> list[User]:
-    """One user of each nationality."""
-    return [user(number, nat=code) for number, code in enumerate(codes, 1)]
+def test_table_schema_states_the_contract() -> None:
+    """Dagster's schema has every column with its type, meaning, constraints and tag."""
+    shown = {column.name: column for column in metadata.table_schema(CONTRACT).columns}
+    assert list(shown) == list(CONTRACT.by_name)
+    key, required, plain = (
+        dg.TableColumnConstraints(nullable=nullable, unique=unique)
+        for nullable, unique in ((False, True), (False, False), (True, False))
+    )
+    code = "Postal code; leading zeros and spaces count (`location.postcode`)"
+    birth = "Birth, UTC (`dob.date`)"
+    for column in (
+        dg.TableColumn("id", "int64", "The user, unique (`id`)", key),
+        dg.TableColumn("dob_date", "timestamp", birth, required, {"personal": ""}),
+        dg.TableColumn("location_postcode", "string", code, plain),
+    ):
+        assert shown[column.name] == column
+    for one in CONTRACT.columns:
+        assert shown[one.name].constraints.nullable is not one.required
+        assert ("personal" in shown[one.name].tags) is one.personal
+
+
+def test_raw_schema_names_every_path_of_the_contract() -> None:
+    """Raw rows have paths, with the types that JSON may have there, their meanings and tags."""
+    shown = {column.name: column for column in metadata.raw_schema(CONTRACT).columns}
+    assert list(shown) == [column.path for column in CONTRACT.columns]
+    code = "Postal code; leading zeros and spaces count"
+    for column in (
+        dg.TableColumn("id", "int", "The user, unique"),
+        dg.TableColumn("location.postcode", "int or string", code),
+        dg.TableColumn("dob.date", "string", "Birth, UTC", tags={"personal": ""}),
+    ):
+        assert shown[column.name] == column
+
+
+def test_schemas_know_the_types_that_another_contract_may_use() -> None:
+    """Numbers and nested JSON have types of their own."""
+    columns = (
+        Column("key", "integer", "The row", required=True),
+        Column("price", "number", "Net"),
+        Column("tags", "json", "As sent"),
+    )
+    other = Contract("things", "1", "http://127.0.0.1:9", columns, key="key", unique=("key",))
+    assert [c.type for c in metadata.table_schema(other).columns] == ["int64", "float64", "string"]
+    assert [c.type for c in metadata.raw_schema(other).columns] == [
+        "int",
+        "number",
+        "list or object",
+    ]
+
+
+def test_lineage_gives_each_column_its_one_source() -> None:
+    """A flat column comes from the one JSON path that its name joins."""
+    assert metadata.lineage(CONTRACT, "raw_users", lambda column: column.path) == {
+        "dagster/column_lineage": dg.TableColumnLineage(
+            {c.name: [dg.TableColumnDep("raw_users", c.path)] for c in CONTRACT.columns}
+        )
+    }
 
 
 def test_preview_masks_personal_columns_and_no_others() -> None:
     """A personal value keeps its first character; any other is shown, NULL as nothing."""
     sent = user(1, name_title=None, name_first="Ada", dob_age=36, cell=None, phone="")
-    (row,) = shown([sent])
-    assert row["name_first"] == "A•••"
-    assert row["dob_age"] == "3•••"
+    (row,) = previewed([sent])
+    assert (row["name_first"], row["dob_age"]) == ("A•••", "3•••")
     assert (row["name_title"], row["cell"], row["phone"]) == ("", "", "")
     assert (row["id"], row["nat"]) == ("1", sent["nat"])
     assert row["location_city"] == sent["location"]["city"]
     assert row["login_uuid"] == sent["login"]["uuid"]
     masked = {name for name, value in row.items() if str(value).endswith("•••")}
-    assert masked == {c.name for c in COLUMNS if c.personal} - {"cell", "phone"}
+    assert masked == {c.name for c in CONTRACT.columns if c.personal} - {"cell", "phone"}
     assert all(len(str(row[name])) == 4 for name in masked)
 
 
 @pytest.mark.parametrize(("count", "rows"), [(0, 0), (4, 4), (5, 5), (6, 5)])
 def test_preview_shows_the_first_five_rows_at_most(count: int, rows: int) -> None:
-    """The preview is of the first users in their order, also of fewer than five and of none."""
-    assert [row["id"] for row in shown(users(count))] == [str(n) for n in range(1, rows + 1)]
+    """The preview is of the first rows in their order; its columns are there without rows, too."""
+    assert [row["id"] for row in previewed(users(count))] == [str(n) for n in range(1, rows + 1)]
 
 
-def test_preview_of_no_rows_still_has_its_columns() -> None:
-    """The table's columns are the contract's whether there is a row or not."""
-    table = preview([])
-    assert table.records == []
-    assert [column.name for column in table.schema.columns] == [c.name for c in COLUMNS]
-
-
-def test_insights_are_a_preview_and_two_charts() -> None:
-    """A materialization of users_df gets these three and nothing else."""
-    assert list(insights(frames_of(users(1)))) == ["preview", "top_nationalities", "ages"]
-
-
-def test_nationalities_stand_in_order_of_their_users() -> None:
+def test_text_chart_counts_the_ten_most_frequent_values() -> None:
     """The most frequent first, its bar the longest, the others in proportion to it."""
-    snapshot = from_countries("NO", "IE", "DE", "IE", "DE", "IE", "IE")
-    assert chart(snapshot, "top_nationalities") == (
-        f"{HEAD}\n| IE | 4 | `{'█' * 20}` |\n| DE | 2 | `{'█' * 10}` |\n| NO | 1 | `{'█' * 5}` |"
+    assert chart("nat", "NO", "IE", "DE", "IE", "DE", "IE", "IE") == (
+        f"\n| IE | 4 | `{'█' * 20}` |\n| DE | 2 | `{'█' * 10}` |\n| NO | 1 | `{'█' * 5}` |"
     )
-
-
-def test_nationalities_below_the_tenth_are_left_out() -> None:
-    """Of eleven nationalities the rarest is not in the chart; of ten none is missing."""
     ten = [code for code in "ABCDEFGHIJ" for _ in range(2)]
-    assert chart(from_countries("K", *ten), "top_nationalities").count("\n") == 1 + 10
-    assert "| K |" not in chart(from_countries("K", *ten), "top_nationalities")
-    assert "| K | 1 |" in chart(from_countries("K", *ten[2:]), "top_nationalities")
+    assert chart("nat", "K", *ten).count("\n") == 10
+    assert "| K |" not in chart("nat", "K", *ten)
+    assert "| K | 1 |" in chart("nat", "K", *ten[2:])
 
 
-def test_insights_count_the_users_of_every_batch() -> None:
-    """Users beyond the first batch count as those of the first."""
-    one = user(1, nat="IE", dob_age=30)
-    found = insights(frames_of([one] * BATCH_ROWS + [one, user(2, nat="DE", dob_age=40)]))
-    most = f"| {BATCH_ROWS + 1:,} | `{'█' * 20}` |"
-    assert found["top_nationalities"].md_str == f"{HEAD}\n| IE {most}\n| DE | 1 | `█` |"
-    assert found["ages"].md_str == f"{HEAD}\n| 30 to 39 {most}\n| 40 to 49 | 1 | `█` |"
-
-
-def test_ages_are_counted_by_decades_in_their_order() -> None:
-    """The ends of a decade count to it, and decades stand by age, whatever their users."""
-    assert chart(aged(100, 30, 39, 40, 9, 0, 35, 33), "ages") == (
-        f"{HEAD}\n| 0 to 9 | 2 | `{'█' * 10}` |\n| 30 to 39 | 4 | `{'█' * 20}` |"
+def test_number_chart_counts_by_tens_in_order() -> None:
+    """The ends of ten numbers count to them; NULL counts to none."""
+    assert chart("dob_age", 100, 30, 39, 40, 9, 0, 35, 33) == (
+        f"\n| 0 to 9 | 2 | `{'█' * 10}` |\n| 30 to 39 | 4 | `{'█' * 20}` |"
         f"\n| 40 to 49 | 1 | `{'█' * 5}` |\n| 100 to 109 | 1 | `{'█' * 5}` |"
     )
+    assert chart("dob_age", 30, None, 31, None) == f"\n| 30 to 39 | 2 | `{'█' * 20}` |"
+    assert chart("dob_age", None, None) == ""
 
 
-def test_ages_that_are_null_are_not_counted() -> None:
-    """A user without an age is in no decade; with no age at all the chart is empty."""
-    assert chart(aged(30, None, 31, None), "ages") == f"{HEAD}\n| 30 to 39 | 2 | `{'█' * 20}` |"
-    assert chart(aged(None, None), "ages") == HEAD
+def test_charts_count_the_rows_of_every_batch() -> None:
+    """Rows beyond the first batch count as those of the first; there is a chart a column named."""
+    one = user(1, nat="IE", dob_age=30)
+    most = f"| {BATCH_ROWS + 1:,} | `{'█' * 20}` |"
+    assert charts([one] * BATCH_ROWS + [one, user(2, nat="DE", dob_age=40)]) == {
+        "nat": f"\n| IE {most}\n| DE | 1 | `█` |",
+        "dob_age": f"\n| 30 to 39 {most}\n| 40 to 49 | 1 | `█` |",
+    }
+    assert list(metadata.frames_metadata(frames_of(users(1)))) == ["preview", "nat", "dob_age"]
 
 
-def test_bars_of_a_few_among_many_are_still_seen() -> None:
-    """The shortest bar is one block, and large counts are grouped by thousands."""
-    assert bars({"many": 1_000_000, "few": 1}).md_str == (
-        f"{HEAD}\n| many | 1,000,000 | `{'█' * 20}` |\n| few | 1 | `█` |"
+def test_bars_show_a_few_among_many() -> None:
+    """The shortest bar is one block, counts have thousands separators, and a pipe ends no cell."""
+    assert metadata.bars({"many": 1_000_000, "a|few": 1}).md_str == (
+        f"{HEAD}\n| many | 1,000,000 | `{'█' * 20}` |\n| a\\|few | 1 | `█` |"
     )
-    assert bars({}).md_str == HEAD
+    assert metadata.bars({}).md_str == HEAD
 
 
-def test_timed_adds_the_seconds_of_a_stage() -> None:
-    """The materialization gets one number, named after the stage."""
+def test_comparison_metadata_says_why_there_is_none() -> None:
+    """Without a day before nothing is shown; a day that cannot be compared gives the reason."""
+    assert metadata.comparison_metadata(None) == {}
+    problem = Comparison("2026-11-22", problem="Other columns.")
+    assert metadata.comparison_metadata(problem) == {"not_compared": "Other columns."}
+
+
+def test_record_seconds_adds_the_seconds_of_a_stage_that_succeeds() -> None:
+    """The materialization gets one number, named after the stage; a failed stage adds none."""
     context = dg.build_output_context(asset_key="users_df")
-    with timed(context, "store"):
-        pass
-    metadata = context.get_logged_metadata()
-    assert list(metadata) == ["store_seconds"]
-    seconds = metadata["store_seconds"].value
-    assert isinstance(seconds, float)
-    assert seconds >= 0
-
-
-def test_timed_adds_nothing_to_a_stage_that_fails() -> None:
-    """The error goes on as it is, and no seconds are claimed."""
-    context = dg.build_output_context(asset_key="users_df")
-    with pytest.raises(KeyError), timed(context, "store"):
+    with pytest.raises(KeyError), metadata.record_seconds(context, "store"):
         raise KeyError("stage")
     assert context.get_logged_metadata() == {}
+    with metadata.record_seconds(context, "store"):
+        pass
+    (shown,) = context.get_logged_metadata().items()
+    assert shown[0] == "store_seconds"
+    assert isinstance(shown[1], dg.FloatMetadataValue)

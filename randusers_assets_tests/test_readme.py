@@ -1,91 +1,189 @@
-"""What the README shows is what its commands print."""
+"""The documents: every command, figure, link and table in them is the project's own."""
 
-import os
+import json
 import re
-import subprocess
+import shlex
+import statistics
 import sys
 from pathlib import Path
 
+import dagster as dg
 import duckdb
+import msgspec
 import pytest
 
-import randusers_assets
+from benchmarks import report
+from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import defs
+from randusers_assets.pipeline.audit.gates import MAX_NULL_SHARE_CHANGE, MAX_ROW_CHANGE
+from randusers_assets.pipeline.flatten.frames import FrameFacts
+from randusers_assets.pipeline.publish.receipt import Receipt
+from randusers_assets.pipeline.storage import paths
+from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers, run
+from randusers_sandbox.s3 import LocalS3
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-VARIES = [
+GOLDEN = Path(__file__).parent / "golden" / "users.csv"
+DOCUMENTS = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+}
+README, CONTRIBUTING = DOCUMENTS["README.md"], DOCUMENTS["CONTRIBUTING.md"]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^ *\$ (.*)$", "\n".join(DOCUMENTS.values()), re.M)
+VARIES = (
     (r"\d{4}-\d\d-\d\d", "DATE"),
-    (r"\d+\.\d\d s", "SECONDS"),
+    (r" +\d+\.\d\d s", " SECONDS"),
     # zstd's and Parquet's bytes differ with the platform; the CSV's do not.
-    (r"(raw_users|users_df) +500 rows +[\d,]+ bytes +", r"\1 500 rows SIZE bytes "),
-    (r" +SECONDS", " SECONDS"),
-]
+    (r"(raw_users|users_df) +500 rows +[\d,]+ bytes", r"\1 500 rows SIZE bytes"),
+)
 
 
-def settled(text: str) -> list[str]:
-    """The lines of an output, with what may differ from run to run replaced."""
+def without_what_varies(text: str) -> list[str]:
+    """The lines of an output, without what differs from run to run."""
     for pattern, name in VARIES:
         text = re.sub(pattern, name, text)
     return text.splitlines()
 
 
+def table(document: str) -> list[str]:
+    """The names that the first column of a document's tables gives, in backticks."""
+    cells = re.findall(r"^\| (`.*?) \|", DOCUMENTS[document], re.M)
+    return re.findall(r"`([^`]+)`", " ".join(cells))
+
+
 def test_readme_shows_what_the_demo_prints() -> None:
     """The block below `make demo` is the output of the command that the target runs."""
-    shown = re.search(r"^\$ make demo\n(.*?)^\$ make test", README, re.M | re.S)
-    command = re.search(
-        r"^demo:.*\n\trandusers (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M
-    )
-    assert shown
-    assert command
-    cli = [sys.executable, "-m", "randusers_assets.cli.main"]
-    argv = [*cli, *command[1].replace("-- randusers", f"-- {' '.join(cli)}").split()]
-    env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    done = subprocess.run(  # noqa: S603  # this project's own command line
-        argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert settled(done.stdout) == settled(shown[1])
+    (shown,) = re.findall(r"^\$ make demo\n(.*?)^\$ make test", README, re.M | re.S)
+    (command,) = re.findall(r"^demo:.*\n\t(randusers .*)$", MAKEFILE, re.M)
+    demo = run(*shlex.split(command.replace("randusers ", f"{shlex.join(RANDUSERS)} ")))
+    assert without_what_varies(demo.stdout) == without_what_varies(shown), demo.stderr
 
 
-def test_reading_statement_for_duckdb_reads_the_dialect() -> None:
-    """DuckDB's statement in docs/reading.md runs on a CSV of ours and keeps NULL apart from ""."""
-    reading = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
-    statement = re.search(r"^## DuckDB\n.*?```sql\n(.*?)```", reading, re.M | re.S)
-    assert statement
-    golden = Path(__file__).parent / "golden" / "users.csv"
-    query = re.sub(r"s3://[^']+", str(golden), statement[1]).strip().rstrip(";")
-    texts = duckdb.execute(query.replace("id, email, dob_date", "gender, name_title")).fetchall()
-    cells = {cell for row in texts for cell in row}
-    assert {None, ""} <= cells
-    assert len(duckdb.execute(query).fetchall()) == len(texts)
+@pytest.mark.parametrize("environment", [{}, {"RANDUSERS_PREFIX": "set"}])
+def test_readme_copy_of_the_env_file_is_read(
+    environment: dict[str, str], store: Store, s3_server: LocalS3, tmp_path: Path
+) -> None:
+    """`randusers` takes bucket and prefix from `.env`; what the environment sets wins."""
+    text = (ROOT / ".env.example").read_text(encoding="utf-8")
+    text = text.replace("# RANDUSERS_BUCKET=", f"RANDUSERS_BUCKET={store.bucket}")
+    text = text.replace("# RANDUSERS_PREFIX=", "RANDUSERS_PREFIX=read")
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    environment = {**environment, "AWS_ENDPOINT_URL_S3": s3_server.endpoint_url}
+    verify = randusers("verify", cwd=str(tmp_path), **environment)
+    prefix = environment.get("RANDUSERS_PREFIX", "read")
+    latest = f"s3://{store.bucket}/{prefix}/_receipts/users_csv/latest.json"
+    missing = "does not exist: no day is published; materialize users_csv first."
+    assert (verify.returncode, verify.stderr) == (1, f"randusers: {latest} {missing}\n")
 
 
-def test_readme_table_is_the_one_that_the_benchmark_wrote() -> None:
-    """The figures under "Measured" are those of benchmarks/results.md, line for line."""
-    written = (ROOT / "benchmarks" / "results.md").read_text(encoding="utf-8")
-    shown = re.search(r"^\| users \|.*?\n\n", README, re.M | re.S)
-    assert shown
-    assert shown[0] in written
+@pytest.mark.parametrize("command", COMMANDS)
+def test_documents_show_commands_that_exist(command: str) -> None:
+    """Each line after `$` names a target, a subcommand and its options, a file or a test."""
+    program, *words = shlex.split(command, comments=True)
+    match program.removeprefix(".venv/bin/"):
+        case "make":
+            assert re.search(rf"^{words[0]}:.*## ", MAKEFILE, re.M)
+        case "randusers":
+            usage = randusers(words[0], "--help").stdout
+            options = " ".join(words).partition(" -- ")[0]
+            assert set(re.findall(r"--[\w-]+", options)) <= set(re.findall(r"--[\w-]+", usage))
+        case "pytest" if words[0] == "-k":
+            tests = Path(__file__).parent.glob("test_*.py")
+            assert any(f"def {words[1]}(" in path.read_text(encoding="utf-8") for path in tests)
+        case "pytest" | "cp":
+            assert (ROOT / words[0]).is_file()
+        case _:
+            assert re.match(r"dagster dev|\. \.venv/bin/activate|.*GOLDEN", command)
 
 
-def test_readme_names_every_module() -> None:
-    """The layout leaves no module of the package out."""
-    modules = {path.name for path in Path(randusers_assets.__file__).parent.glob("*.py")}
-    assert modules - {"__init__.py"} <= set(
-        re.findall(r"`(?:randusers_assets/)?(\w+\.py)`", README)
-    )
+def test_contributing_writes_the_golden_file_again() -> None:
+    """The command for the golden file writes the bytes that it has, as the contract is the same."""
+    _, option, code = shlex.split(next(one for one in COMMANDS if "GOLDEN" in one))
+    printing = code.replace("t.GOLDEN.write_bytes", "import sys; sys.stdout.write(repr") + ")"
+    assert run(sys.executable, option, printing, cwd=str(ROOT)).stdout == repr(GOLDEN.read_bytes())
 
 
-def test_readme_names_what_it_links_to() -> None:
-    """Every file that the README links to or shows is there."""
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).is_file()] == []
+def test_contributing_shows_what_make_help_prints() -> None:
+    """`make help` lists every target, and CONTRIBUTING.md shows the list."""
+    printed = run("make", "-s", "--no-print-directory", "help", cwd=str(ROOT)).stdout
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.M)
+    assert sorted(line.split()[0] for line in printed.splitlines()) == sorted(phony.split())
+    assert f"$ make help\n{printed}```" in CONTRIBUTING
 
 
-@pytest.mark.parametrize("name", ["users_snapshot_schedule"])
-def test_readme_names_the_schedule_that_there_is(name: str) -> None:
-    """The schedule to turn on exists under the README's name."""
-    assert name in README
-    assert name in {schedule.name for schedule in defs.schedules or []}
+def test_contributing_names_every_module() -> None:
+    """The layout has each module of the package and each folder of the pipeline."""
+    package = ROOT / "randusers_assets"
+    modules = {path.name for path in package.glob("[!_]*.py")}
+    folders = {f"pipeline/{path.parent.name}/" for path in package.glob("pipeline/*/__init__.py")}
+    assert modules | folders | {"cli/", "pipeline/steps.py"} == set(table("CONTRIBUTING.md"))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_documents_link_to_what_exists(name: str) -> None:
+    """Every file that a document links to or shows is there."""
+    links = re.findall(r"\]\((?!http)([^)#]+)", DOCUMENTS[name])
+    assert [link for link in links if not (ROOT / name).parent.joinpath(link).is_file()] == []
+
+
+def test_readme_links_to_every_document() -> None:
+    """The README leads to each document and is itself of at most 700 words."""
+    assert set(DOCUMENTS) - {"README.md"} <= set(re.findall(r"\]\(([^)]+)\)", README))
+    assert len(README.split()) <= 700
+
+
+def test_readme_names_the_commands_and_the_schedule() -> None:
+    """The command table has each subcommand; the schedule exists under the README's name."""
+    commands = [name.split()[1] for name in table("README.md") if name.startswith("randusers ")]
+    assert f"{{{','.join(commands)}}}" in randusers("--help").stdout
+    assert [f"`{schedule.name}`" in README for schedule in defs.schedules or []] == [True]
+
+
+def test_readme_exception_is_a_run_config_that_dagster_takes() -> None:
+    """The run config under "When a gate closes" is valid, and the bounds there are the code's."""
+    (shown,) = re.findall(r"```yaml\n(.*?)\n```", README, re.S)
+    config = json.loads(re.sub(r"(\w+):", r'"\1":', f"{{{shown}}}"))
+    assert dg.validate_run_config(defs.resolve_job_def("users_snapshot_job"), config)
+    rows, nulls = f"more than {MAX_ROW_CHANGE:.0%}", f"more than {MAX_NULL_SHARE_CHANGE:.0%}"
+    assert f"{rows}, or a column's NULLs by {nulls} of the rows" in " ".join(README.split())
+
+
+def test_readme_figures_are_those_of_the_benchmark() -> None:
+    """The line on speed has the medians of benchmarks/results.json."""
+    results = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+
+    def median(users: int, name: str, metric: str) -> float:
+        every = results["rounds"]
+        mine = (one for one in every if (one["users"], one["contender"]) == (users, name))
+        return float(statistics.median(one[metric] for one in mine))
+
+    names = (report.OURS, report.NAIVE, report.DLT)
+    seconds = {n: [f"{median(n, name, 'wall'):.2g} s" for name in names] for n in (500, 1_000_000)}
+    megabytes = [f"{median(1_000_000, name, 'peak_mb'):,.0f} MB" for name in names]
+    ours, script, dlt = (f"{s} and {m}" for s, m in zip(seconds[1_000_000], megabytes, strict=True))
+    small = "500 users take {}, mostly Dagster's start-up (script {}, dlt {})".format(*seconds[500])
+    line = f"1,000,000 users take {ours} (pandas script {script}, dlt {dlt}); {small}."
+    assert line in " ".join(README.split())
+
+
+def test_documents_describe_the_objects_as_they_are() -> None:
+    """Keys, receipt fields and footer fields in docs/ are those of the code."""
+    receipt, footer = ({f.name for f in msgspec.structs.fields(s)} for s in (Receipt, FrameFacts))
+    dated = [getattr(paths, f"{what}_path") for what in ("raw", "frames", "csv", "rejects")]
+    keys = {path(CONTRACT, "2026-11-23") for path in [*dated, paths.receipt_path]}
+    others = {paths.latest_path(CONTRACT), "_doctor/probe.txt"}
+    assert set(table("docs/bucket.md")) == keys | others | footer
+    assert set(table("docs/receipt.md")) == receipt
+
+
+def test_reading_statements_fit_the_csv() -> None:
+    """DuckDB's keeps NULL apart from `""` in a CSV of ours; Athena's has all columns in order."""
+    reading = DOCUMENTS["docs/reading.md"]
+    duck, athena = re.findall(r"^```sql\n(.*?)```", reading, re.M | re.S)[:2]
+    query = re.sub(r"s3://[^']+", str(GOLDEN), duck)
+    genders = duckdb.execute(query.replace("id, email, dob_date", "gender, name_title")).fetchall()
+    assert {None, ""} <= {cell for row in genders for cell in row}
+    assert len(duckdb.execute(query).fetchall()) == len(genders)
+    assert re.findall(r"^    (\w+) string,?$", athena, re.M) == list(CONTRACT.by_name)

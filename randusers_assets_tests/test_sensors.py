@@ -1,10 +1,9 @@
-"""A failed run and the recovery from it reach a real receiver, and the receiver's URL no log."""
+"""A failed run and the recovery from it reach a real receiver, and its URL no log."""
 
 import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -12,28 +11,33 @@ import dagster as dg
 import pytest
 import tenacity
 
-from randusers_assets import sensors as alerts
+from randusers_assets import sensors
 from randusers_assets.automation import daily
 from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
 
+Lines = Callable[[], list[str]]
+
 PATH = "/services/T0/B0/s3cr3t"
+WEBHOOK = "RANDUSERS_ALERT_WEBHOOK_URL"
 DAY = "2026-11-23"
-# What Dagster says of a tick that found no run.
+# Dagster's own message for a tick that found no run.
 NO_NEWS = "Sensor function returned an empty result"
+NO_FAILURE_BEFORE = "The run before this one had not failed."
+# The snapshot's checks that fail, with their message; the first only warns.
+FAILING = {
+    "holds_no_formulas": "14 cells would be read as formulas by a spreadsheet.",
+    "ids_are_unique": "20 rows; 2 share their id <1> & more.",
+    "required_are_filled": "1 of 20 rows fail.",
+}
 
 
 class Receiver(ThreadingHTTPServer):
     """Answers with one status after the other, the last of them for ever."""
 
-    def __init__(self, *statuses: int) -> None:
+    def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.statuses = list(statuses)
+        self.statuses = [200]
         self.posts: list[tuple[str, str | None, dict[str, Any]]] = []
-
-    @property
-    def url(self) -> str:
-        """Where to post."""
-        return f"http://127.0.0.1:{self.server_port}{PATH}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,106 +53,57 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-        """Say nothing."""
+        """Log nothing."""
 
 
-@contextmanager
-def receiving(monkeypatch: pytest.MonkeyPatch, *statuses: int) -> Iterator[Receiver]:
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """A receiver that the setting names."""
-    with Receiver(*statuses) as receiver:
+    with Receiver() as receiver:
         thread = threading.Thread(target=receiver.serve_forever)
         thread.start()
-        monkeypatch.setenv("RANDUSERS_ALERT_WEBHOOK_URL", receiver.url)
-        try:
-            yield receiver
-        finally:
-            receiver.shutdown()
-            thread.join()
+        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{receiver.server_port}{PATH}")
+        yield receiver
+        receiver.shutdown()
+        thread.join()
 
 
 @pytest.fixture(autouse=True)
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry at once, and link to a UI that no environment names."""
-    monkeypatch.setattr(alerts, "WAIT", tenacity.wait_none())
+    """Retry at once, and link to the default UI."""
+    monkeypatch.setattr(sensors, "WAIT", tenacity.wait_none())
     monkeypatch.delenv("RANDUSERS_UI_URL", raising=False)
 
 
 @pytest.fixture
-def logged(
-    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
-) -> Callable[[], list[str]]:
+def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Lines:
     """Make a function that gives every log line so far: those of the libraries, then Dagster's."""
     caplog.set_level(logging.DEBUG)
     return lambda: [*caplog.messages, *capfd.readouterr().err.splitlines()]
 
 
-def job(failure: Exception | None = None) -> dg.JobDefinition:
-    """A job by the snapshot's name whose asset succeeds or raises."""
+def job(failure: Exception | None = None, *, failing_checks: bool = False) -> dg.JobDefinition:
+    """A job by the snapshot's name whose asset succeeds or raises, and whose checks may fail."""
+    failing = FAILING if failing_checks else {}
+    specs = [dg.AssetCheckSpec(name, asset="users_df", blocking=True) for name in failing]
 
-    @dg.asset(partitions_def=daily)
-    def users_df() -> None:
+    @dg.asset(partitions_def=daily, check_specs=specs)
+    def users_df() -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         if failure:
             raise failure
+        yield dg.MaterializeResult()
+        for name, text in failing.items():
+            severity = dg.AssetCheckSeverity("WARN" if name == "holds_no_formulas" else "ERROR")
+            yield dg.AssetCheckResult(
+                passed=False, check_name=name, severity=severity, description=text
+            )
 
     made = dg.define_asset_job("users_snapshot_job", executor_def=dg.in_process_executor)
     return dg.Definitions(assets=[users_df], jobs=[made]).resolve_job_def("users_snapshot_job")
 
 
-def closing_job() -> dg.JobDefinition:
-    """A job by the snapshot's name whose two gates close, after a check that only warns."""
-
-    @dg.asset(partitions_def=daily)
-    def users_df() -> None:
-        """Nothing."""
-
-    said = {
-        "users_df_holds_no_formulas": "14 cells start a formula.",
-        "users_df_ids_are_unique": "2 users share an id; the gate is <closed> & shut.",
-        "users_df_required_are_filled": "1 of 20 users breaks this rule.",
-    }
-    warns = "users_df_holds_no_formulas"
-
-    @dg.multi_asset_check(
-        specs=[dg.AssetCheckSpec(name, asset="users_df", blocking=True) for name in said]
-    )
-    def gates() -> Iterator[dg.AssetCheckResult]:
-        for name, description in said.items():
-            yield dg.AssetCheckResult(
-                check_name=name,
-                asset_key="users_df",
-                passed=False,
-                severity=dg.AssetCheckSeverity.WARN
-                if name == warns
-                else dg.AssetCheckSeverity.ERROR,
-                description=description,
-            )
-
-    made = dg.define_asset_job("users_snapshot_job", executor_def=dg.in_process_executor)
-    defs = dg.Definitions(assets=[users_df], asset_checks=[gates], jobs=[made])
-    return defs.resolve_job_def("users_snapshot_job")
-
-
-def run(instance: dg.DagsterInstance, made: dg.JobDefinition) -> str:
-    """Run a job for the day on the instance; the run's id."""
-    return made.execute_in_process(
-        instance=instance, partition_key=DAY, raise_on_error=False
-    ).run_id
-
-
-def waiting_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    """A run for the day that has not begun."""
-    return instance.create_run_for_job(job(), tags={"dagster/partition": DAY})
-
-
-def lost_run(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    """A run for the day that failed before its first step."""
-    made = waiting_run(instance)
-    instance.report_run_failed(made)
-    return made
-
-
 class Daemon:
-    """Ticks a sensor as the daemon does: each tick from the cursor of the one before."""
+    """Ticks a sensor as the daemon does, each tick from the last one's cursor, and makes runs."""
 
     def __init__(self, instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> None:
         self.instance, self.sensor = instance, sensor
@@ -164,134 +119,117 @@ class Daemon:
         reactions = [r.dagster_run for r in data.dagster_run_reactions or [] if r.dagster_run]
         return data.skip_message or " ".join(run.run_id for run in reactions)
 
+    def run(self, made: dg.JobDefinition) -> str:
+        """Run a job for the day; the run's id."""
+        return made.execute_in_process(
+            instance=self.instance, partition_key=DAY, raise_on_error=False
+        ).run_id
 
-def test_failure_alert_tells_sentence_day_and_link_of_a_failed_step(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    def waiting_run(self) -> dg.DagsterRun:
+        """A run for the day that has not begun."""
+        return self.instance.create_run_for_job(job(), tags={"dagster/partition": DAY})
+
+    def lost_run(self) -> dg.DagsterRun:
+        """A run for the day that failed before its first step."""
+        made = self.waiting_run()
+        self.instance.report_run_failed(made)
+        return made
+
+
+@pytest.fixture
+def failures(instance: dg.DagsterInstance) -> Daemon:
+    """The daemon of the failure alert."""
+    return Daemon(instance, users_snapshot_failure_alert)
+
+
+@pytest.fixture
+def recoveries(instance: dg.DagsterInstance) -> Daemon:
+    """The daemon of the recovery alert."""
+    return Daemon(instance, users_snapshot_recovery_alert)
+
+
+def test_failure_alert_gives_message_day_and_link(failures: Daemon, receiver: Receiver) -> None:
     """A step's `dagster.Failure` comes first, then job and day, then the run's page."""
-    daemon = Daemon(instance, users_snapshot_failure_alert)
-    failure = dg.Failure("The API declares zero users: nothing is published.", allow_retries=False)
+    failure = dg.Failure("The API declares zero rows: nothing is published.", allow_retries=False)
     failure.__cause__ = ValueError("ada@example.com")
-    run_id = run(instance, job(failure))
-    with receiving(monkeypatch, 200) as receiver:
-        assert daemon.tick() == run_id
-    text = (
-        "The API declares zero users: nothing is published.\n"
-        f"users_snapshot_job failed for {DAY}.\n"
-        f"http://localhost:3000/runs/{run_id}"
-    )
+    run_id = failures.run(job(failure))
+    assert failures.tick() == run_id
+    link = f"http://localhost:3000/runs/{run_id}"
+    text = f"{failure.description}\nusers_snapshot_job failed for {DAY}.\n{link}"
     assert receiver.posts == [(PATH, "application/json", {"text": text})]
 
 
 def test_failure_alert_names_the_closed_gates(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    failures: Daemon, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first closed gate's sentence, escaped as Slack asks; the gates' names; the UI's URL."""
-    daemon = Daemon(instance, users_snapshot_failure_alert)
-    run_id = run(instance, closing_job())
+    """The first closed gate's message, escaped as Slack asks; the gates' names; the UI's URL."""
+    run_id = failures.run(job(failing_checks=True))
     monkeypatch.setenv("RANDUSERS_UI_URL", "https://dagster.example.com/")
-    with receiving(monkeypatch, 200) as receiver:
-        assert daemon.tick() == run_id
+    assert failures.tick() == run_id
     text = (
-        "2 users share an id; the gate is &lt;closed&gt; &amp; shut.\n"
-        f"users_snapshot_job failed for {DAY},"
-        " closed by users_df_ids_are_unique, users_df_required_are_filled.\n"
+        "20 rows; 2 share their id &lt;1&gt; &amp; more.\n"
+        f"users_snapshot_job failed for {DAY}, closed by ids_are_unique, required_are_filled.\n"
         f"https://dagster.example.com/runs/{run_id}"
     )
     assert [body for _, _, body in receiver.posts] == [{"text": text}]
 
 
-def test_failure_alert_quotes_no_unexpected_error(instance: dg.DagsterInstance) -> None:
-    """The message of an error other than `dagster.Failure` may hold data: its class is told."""
-    run_id = run(instance, job(ValueError("ada@example.com")))
-    failed = instance.get_run_by_id(run_id)
-    assert failed
-    assert alerts.failure_text(instance, failed) == (
-        "users_df ended in an unexpected ValueError: read the run.\n"
-        f"users_snapshot_job failed for {DAY}."
-    )
+def test_failure_alert_quotes_no_unexpected_error(failures: Daemon, receiver: Receiver) -> None:
+    """Any other error's message may hold data, so the alert gives its class; a lost run has none.
+
+    A run that succeeds is no failure.
+    """
+    unexpected = failures.run(job(ValueError("ada@example.com")))
+    lost = failures.lost_run().run_id
+    failures.run(job())
+    assert [failures.tick() for _ in range(3)] == [unexpected, lost, NO_NEWS]
+    texts = [body["text"].splitlines()[:2] for _, _, body in receiver.posts]
+    why = "users_df ended in an unexpected ValueError: read the run."
+    lost_why = "No step failed: the run could not start, or its process was lost."
+    assert texts == [[w, f"users_snapshot_job failed for {DAY}."] for w in (why, lost_why)]
 
 
-def test_failure_alert_tells_of_a_run_without_steps(instance: dg.DagsterInstance) -> None:
-    """A run whose process never came, or was lost, is told as such."""
-    assert alerts.failure_text(instance, lost_run(instance)) == (
-        "No step failed: the run could not start, or its process was lost.\n"
-        f"users_snapshot_job failed for {DAY}."
-    )
-
-
-def test_failure_alert_is_silent_on_a_success(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that succeeds is no failure."""
-    daemon = Daemon(instance, users_snapshot_failure_alert)
-    run(instance, job())
-    with receiving(monkeypatch, 200) as receiver:
-        daemon.tick()
-    assert receiver.posts == []
-
-
-def test_alert_is_retried_and_delivered_once(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_alert_is_retried_and_delivered_once(failures: Daemon, receiver: Receiver) -> None:
     """After passing faults the same text is posted again, and after a success no more."""
-    daemon = Daemon(instance, users_snapshot_failure_alert)
-    failed = lost_run(instance)
-    with receiving(monkeypatch, 500, 429, 503, 200) as receiver:
-        assert daemon.tick() == failed.run_id
-        assert daemon.tick() == NO_NEWS
+    failed = failures.lost_run()
+    receiver.statuses = [500, 429, 503, 200]
+    assert failures.tick() == failed.run_id
+    assert failures.tick() == NO_NEWS
     assert receiver.posts == receiver.posts[:1] * 4
 
 
-def test_alert_that_is_refused_ends_in_a_skip(
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-    logged: Callable[[], list[str]],
+@pytest.mark.parametrize(
+    ("status", "why", "posts"),
+    [
+        (500, f"the receiver answered HTTP 500, {sensors.TRIES} times", sensors.TRIES),
+        (302, "the receiver answered HTTP 302", 1),
+        (None, f"no answer (ConnectionError), {sensors.TRIES} times", 0),  # nobody listens
+    ],
+)
+def test_alert_that_is_not_delivered_ends_in_a_skip(
+    failures: Daemon, receiver: Receiver, logged: Lines, status: int | None, why: str, posts: int
 ) -> None:
-    """Retried where that may help, never followed elsewhere; the URL is in no log line."""
-    daemon = Daemon(instance, users_snapshot_failure_alert)
-    for status, posts, times in ((500, alerts.TRIES, f", {alerts.TRIES} times"), (302, 1, "")):
-        lost_run(instance)
-        reason = (
-            f"The alert was not delivered: the receiver answered HTTP {status}{times}."
-            " Check RANDUSERS_ALERT_WEBHOOK_URL."
-        )
-        with receiving(monkeypatch, status) as receiver:
-            assert daemon.tick() == reason
-        assert [path for path, _, _ in receiver.posts] == [PATH] * posts
-        lines = logged()
-        assert [line for line in lines if reason in line] == lines[-1:]
-        assert not [line for line in lines if PATH in line or str(receiver.server_port) in line]
-
-
-def test_alert_to_a_receiver_that_is_down_ends_in_a_skip(
-    instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-    logged: Callable[[], list[str]],
-) -> None:
-    """Nobody listens: a bounded number of tries, one log line, no exception, no URL."""
-    daemon = Daemon(instance, users_snapshot_failure_alert)
-    lost_run(instance)
-    with receiving(monkeypatch, 200):
-        pass
-    reason = (
-        f"The alert was not delivered: no answer (ConnectionError), {alerts.TRIES} times."
-        " Check RANDUSERS_ALERT_WEBHOOK_URL."
-    )
-    assert daemon.tick() == reason
+    """Retried where that may help, redirected nowhere; one log line, without the URL."""
+    failures.lost_run()
+    if status is None:
+        receiver.shutdown()
+        receiver.server_close()
+    else:
+        receiver.statuses = [status]
+    reason = f"The alert was not delivered: {why}. Check {WEBHOOK}."
+    assert failures.tick() == reason
+    assert [path for path, _, _ in receiver.posts] == [PATH] * posts
     lines = logged()
     assert [line for line in lines if reason in line] == lines[-1:]
-    assert not [line for line in lines if PATH in line]
-    assert daemon.tick() == NO_NEWS
+    assert not [line for line in lines if PATH in line or str(receiver.server_port) in line]
+    assert failures.tick() == NO_NEWS
 
 
-def test_alert_leaves_the_log_lines_of_other_threads_alone(
-    logged: Callable[[], list[str]],
-) -> None:
+def test_alert_leaves_the_log_lines_of_other_threads_alone(logged: Lines) -> None:
     """What keeps the URL from the log is bound to the thread that posts, and to the post."""
     log = logging.getLogger("urllib3.connectionpool")
     other = threading.Thread(target=log.debug, args=("from another thread",))
-    with alerts._unlogged():  # noqa: SLF001  # the window is too short to hit from outside
+    with sensors._unlogged():  # noqa: SLF001  # the window is too short to hit from outside
         log.debug("hidden")
         other.start()
         other.join()
@@ -299,82 +237,59 @@ def test_alert_leaves_the_log_lines_of_other_threads_alone(
     assert logged() == ["from another thread", "afterwards"]
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("", f"{WEBHOOK} is not set: no alert is sent."),
+        (PATH, f"{WEBHOOK} is not an http(s) URL: correct it in the environment or in .env."),
+        ("http://[/s3", f"The alert was not delivered: no answer (InvalidURL). Check {WEBHOOK}."),
+    ],
+)
 def test_alert_without_a_usable_setting_names_it(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    failures: Daemon, monkeypatch: pytest.MonkeyPatch, value: str, reason: str
 ) -> None:
-    """An unset or wrong setting skips the tick and is named; its value is not told."""
-    daemon, name = Daemon(instance, users_snapshot_failure_alert), "RANDUSERS_ALERT_WEBHOOK_URL"
-    for value, reason in (
-        ("", f"{name} is not set: nobody is told."),
-        (PATH, f"{name} is not an http(s) URL: correct it in the environment or in .env."),
-        (
-            f"http://[{PATH}",
-            f"The alert was not delivered: no answer (InvalidURL). Check {name}.",
-        ),
-    ):
-        lost_run(instance)
-        monkeypatch.setenv(name, value)
-        assert daemon.tick() == reason
+    """An unset or wrong setting skips the tick; the reason names it without its value."""
+    failures.lost_run()
+    monkeypatch.setenv(WEBHOOK, value)
+    assert failures.tick() == reason
 
 
 def test_recovery_alert_posts_the_first_success_after_a_failure(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    recoveries: Daemon, receiver: Receiver
 ) -> None:
     """One post for failure, failure, success, success: for the first success."""
-    daemon = Daemon(instance, users_snapshot_recovery_alert)
-    lost_run(instance)
-    lost_run(instance)
-    recovered = run(instance, job())
-    run(instance, job())
-    with receiving(monkeypatch, 200) as receiver:
-        assert daemon.tick() == recovered
-        assert daemon.tick() == "The run before this one had not failed."
-    text = (
-        f"users_snapshot_job succeeded again, for {DAY}; the run before it had failed.\n"
-        f"http://localhost:3000/runs/{recovered}"
-    )
-    assert receiver.posts == [(PATH, "application/json", {"text": text})]
+    recoveries.lost_run()
+    recoveries.lost_run()
+    recovered = recoveries.run(job())
+    recoveries.run(job())
+    assert recoveries.tick() == recovered
+    assert recoveries.tick() == NO_FAILURE_BEFORE
+    text = f"users_snapshot_job succeeded again, for {DAY}; the run before it had failed.\n"
+    link = f"http://localhost:3000/runs/{recovered}"
+    assert receiver.posts == [(PATH, "application/json", {"text": text + link})]
 
 
-def test_recovery_alert_goes_by_the_order_in_which_runs_ended(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("receiver")
+def test_recovery_alert_goes_by_the_order_in_which_runs_ended(recoveries: Daemon) -> None:
     """A failure that began before a success and ended after it is what the next one recovers."""
-    early = waiting_run(instance)
-    run(instance, job())
-    daemon = Daemon(instance, users_snapshot_recovery_alert)
-    instance.report_run_failed(early)
-    recovered = run(instance, job())
-    with receiving(monkeypatch, 200):
-        assert daemon.tick() == recovered
+    early = recoveries.waiting_run()
+    recoveries.run(job())
+    assert recoveries.tick() == NO_FAILURE_BEFORE
+    recoveries.instance.report_run_failed(early)
+    recovered = recoveries.run(job())
+    assert recoveries.tick() == recovered
 
 
 def test_recovery_alert_is_silent_without_a_failure_before(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    recoveries: Daemon, receiver: Receiver
 ) -> None:
-    """Neither the first run ever nor a success after a success is a recovery."""
-    daemon = Daemon(instance, users_snapshot_recovery_alert)
-    with receiving(monkeypatch, 200) as receiver:
-        for _ in range(2):
-            run(instance, job())
-            assert daemon.tick() == "The run before this one had not failed."
-    assert receiver.posts == []
-
-
-def test_recovery_alert_is_silent_on_a_failure_of_another_job(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What another job's run came to says nothing of the snapshot."""
-
-    @dg.job
-    def another_job() -> None:
-        """Nothing."""
-
-    daemon = Daemon(instance, users_snapshot_recovery_alert)
-    instance.report_run_failed(instance.create_run_for_job(another_job))
-    run(instance, job())
-    with receiving(monkeypatch, 200) as receiver:
-        assert daemon.tick() == "The run before this one had not failed."
+    """The first run ever, a success after a success, and another job's failure are no recovery."""
+    another_job = dg.GraphDefinition(name="another_job").to_job()
+    for _ in range(2):
+        recoveries.run(job())
+        assert recoveries.tick() == NO_FAILURE_BEFORE
+        another = recoveries.instance.create_run_for_job(another_job)
+        recoveries.instance.report_run_failed(another)
     assert receiver.posts == []
 
 
@@ -382,4 +297,4 @@ def test_alerts_run_without_being_switched_on() -> None:
     """Both watch the snapshot's job from the first start of the daemon."""
     for sensor in (users_snapshot_failure_alert, users_snapshot_recovery_alert):
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-        assert "RANDUSERS_ALERT_WEBHOOK_URL" in (sensor.description or "")
+        assert WEBHOOK in (sensor.description or "")

@@ -42,12 +42,11 @@ def test_users_have_the_keys_of_the_api_in_its_order(users: list[dict[str, Any]]
     assert {json.dumps(_shape(one), separators=(",", ":")) for one in users} == {SHAPE}
 
 
-def test_users_are_compact_utf8_json() -> None:
+def test_users_are_compact_utf8_json(users: list[dict[str, Any]]) -> None:
     """A user is formatted as by JavaScript's JSON.stringify: no spaces, no escaped letters."""
-    for number in range(1, 2001):
-        sent = user(number)
-        again = json.dumps(json.loads(sent), ensure_ascii=False, separators=(",", ":"))
-        assert sent == again.encode()
+    for one in users:
+        again = json.dumps(one, ensure_ascii=False, separators=(",", ":"))
+        assert user(one["id"]) == again.encode()
 
 
 def test_users_are_a_function_of_number_and_seed() -> None:
@@ -90,18 +89,16 @@ def test_users_have_integer_postcodes_four_times_in_five(users: list[dict[str, A
     strings = [code for code in postcodes if isinstance(code, str)]
     assert {type(code) for code in postcodes} == {int, str}
     assert 0.75 < 1 - len(strings) / len(postcodes) < 0.85
-    assert all(" " in code or code.startswith("0") for code in strings)
-    assert any(" " in code for code in strings)
-    assert any(code.startswith("0") for code in strings)
+    assert {(" " in code, code[0] == "0") for code in strings} >= {(True, False), (False, True)}
+    assert all(" " in code or code[0] == "0" for code in strings)
 
 
 def test_users_have_names_in_many_scripts(users: list[dict[str, Any]]) -> None:
     """Names are in Latin letters with accents and in at least seven other scripts."""
     letters = {c for one in users for c in one["name"]["first"] + one["name"]["last"]}
     scripts = {unicodedata.name(c).split()[0] for c in letters if c.isalpha()}
-    assert scripts >= {
-        *("LATIN", "CYRILLIC", "ARABIC", "DEVANAGARI", "GREEK", "CJK", "HIRAGANA", "KATAKANA")
-    }
+    others = {"CYRILLIC", "ARABIC", "DEVANAGARI", "GREEK", "CJK", "HIRAGANA", "KATAKANA"}
+    assert scripts >= {"LATIN"} | others
     assert any("WITH" in unicodedata.name(c) for c in letters)
 
 

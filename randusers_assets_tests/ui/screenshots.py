@@ -6,54 +6,40 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from randusers_assets_tests.ui.serving import (
-    CHECKS,
-    GRAPH,
-    PAGE_MILLISECONDS,
-    ROOT,
-    browser,
-    chromium,
-    snapshot_served,
-)
+from randusers_assets_tests.ui import serving
 
 # Path of the page, text that its last part to load shows, height in pixels.
 PICTURES = {
-    "graph": (GRAPH, "100% filled", 540),
-    "checks": (CHECKS, "Evaluation result", 800),
+    "graph": (serving.GRAPH, "100% filled", 540),
+    "checks": (serving.CHECKS, "Evaluation result", 800),
 }
+FOLDER = serving.ROOT / "docs" / "pictures"
 
 
-def take(page: Page, url: str, name: str, folder: Path) -> Path:
+def take(page: Page, url: str, name: str) -> None:
     """Take one picture, once the page is whole and nothing covers it."""
     path, last, height = PICTURES[name]
     page.set_viewport_size({"width": 1400, "height": height})
     page.goto(url + path)
-    expect(page.get_by_text(last).first).to_be_visible(timeout=PAGE_MILLISECONDS)
+    expect(page.get_by_text(last).first).to_be_visible(timeout=serving.PAGE_MILLISECONDS)
     page.wait_for_load_state("networkidle")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    picture = folder / f"{name}.png"
-    page.screenshot(path=picture, animations="disabled")
-    return picture
+    page.screenshot(path=FOLDER / f"{name}.png", animations="disabled")
 
 
-def main() -> int:
+def main() -> None:
     """Take every picture into docs/pictures."""
-    executable = chromium()
-    if executable is None:
-        print("No Chromium is installed: install chromium or google-chrome.", file=sys.stderr)
-        return 1
-    folder = ROOT / "docs" / "pictures"
-    folder.mkdir(parents=True, exist_ok=True)
+    if serving.chromium() is None:
+        sys.exit("No Chromium is installed: install chromium or google-chrome.")
     with (
         tempfile.TemporaryDirectory() as directory,
-        snapshot_served(Path(directory)) as url,
-        browser(executable) as context,
+        serving.snapshot_served(Path(directory)) as url,
+        serving.browser() as page,
     ):
-        page = context.new_page()
         for name in PICTURES:
-            print(take(page, url, name, folder).relative_to(ROOT))
-    return 0
+            take(page, url, name)
+            print(f"docs/pictures/{name}.png")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,38 +8,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import requests
-from playwright.sync_api import BrowserContext, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-START_SECONDS, RUN_SECONDS, STOP_SECONDS = 90, 90, 30
-
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
 PAGE_MILLISECONDS = 30_000
+DEVELOPMENT = (str(BIN / "dagster"), "dev", "--host", "127.0.0.1", "--port")
 
 GRAPH = "/locations/randusers_assets/asset-groups/randusers/lineage"
-CHECKS = "/assets/users_df?view=checks&checkDetail=users_df_emails_are_valid"
+CHECKS = "/assets/users_df?view=checks&checkDetail=emails_are_valid"
 
-LOCATION = """{ workspaceOrError { ... on Workspace { locationEntries {
-    loadStatus locationOrLoadError { __typename ... on PythonError { message } } } } } }"""
-LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
-    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+LAUNCH = """mutation($day: String!) { launchRun(executionParams: { selector: {
+    jobName: "users_snapshot_job", repositoryName: "__repository__",
+    repositoryLocationName: "randusers_assets" },
+    executionMetadata: { tags: [{ key: "dagster/partition", value: $day }] } }) {
+    ... on LaunchRunSuccess { run { runId } } ... on Error { message } } }"""
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 
 
@@ -50,46 +39,42 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def browser(executable: str) -> Iterator[BrowserContext]:
-    """A headless browser, in UTC, that reaches nothing but this machine."""
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
-        with contextlib.closing(launched):
-            context = launched.new_context(
-                viewport={"width": 1400, "height": 800}, locale="en-US", timezone_id="UTC"
-            )
-            context.set_default_timeout(PAGE_MILLISECONDS)
-            yield context
+def browser() -> Iterator[Page]:
+    """A page of a headless browser, in UTC, that reaches nothing but this machine."""
+    local = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium(), args=[local]) as launched,
+    ):
+        size: ViewportSize = {"width": 1400, "height": 800}
+        page = launched.new_page(viewport=size, locale="en-US", timezone_id="UTC")
+        page.set_default_timeout(PAGE_MILLISECONDS)
+        yield page
 
 
 @contextlib.contextmanager
-def snapshot_served(directory: Path) -> Iterator[str]:
-    """Run `dagster dev` on the sandbox, and today's snapshot in it; yield the UI's URL."""
-    sandbox = command("randusers", "sandbox", "--directory", str(directory / "sandbox"), "--")
-    development = ["dagster", "dev", "--host", "127.0.0.1", "--port"]
-    with served(instance_home(directory), lambda port: [*sandbox, *development, str(port)]) as url:
-        run_today(url)
+def snapshot_served(directory: Path, *options: str, status: str = "SUCCESS") -> Iterator[str]:
+    """Run `dagster dev` on the sandbox with these options, and the job, which must end so."""
+    keep = ("--directory", str(directory / "sandbox"))
+    words = (str(BIN / "randusers"), "sandbox", *keep, *options, "--", *DEVELOPMENT)
+    with served(directory / "dagster", *words) as url:
+        run_today(url, status)
         yield url
 
 
-def command(*words: str) -> list[str]:
-    """A command of this environment."""
-    return [str(BIN / words[0]), *words[1:]]
-
-
 @contextlib.contextmanager
-def served(home: Path, arguments: Callable[[int], Sequence[str]]) -> Iterator[str]:
-    """Serve the instance of `home` by a command, and yield the UI's URL once the code is loaded.
-
-    `arguments` makes the command for a port; it gets its own process group, ended at the end.
-    """
-    port = _free_port()
+def served(home: Path, *words: str) -> Iterator[str]:
+    """Serve a new instance, `home`, by a command whose last argument is the port; yield the URL."""
+    home.mkdir()
+    shutil.copy(ROOT / "dagster.yaml", home)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     log_path = home / "served.log"
     with (
         log_path.open("wb") as log,
         subprocess.Popen(  # noqa: S603  # this environment's own commands
-            arguments(port),
+            [*words, str(port)],
             cwd=ROOT,
             env=environment(home),
             stdin=subprocess.DEVNULL,
@@ -99,35 +84,23 @@ def served(home: Path, arguments: Callable[[int], Sequence[str]]) -> Iterator[st
         ) as process,
     ):
         try:
-            wait(START_SECONDS, lambda: process.poll() is not None or _loaded(url))
+            wait(lambda: process.poll() is not None or _answers(url))
             if process.poll() is not None:
                 raise RuntimeError(f"the UI ended: {log_path.read_text()[-2000:]}")
             yield url
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
+                process.wait(30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def instance_home(directory: Path) -> Path:
-    """A new DAGSTER_HOME with the project's instance settings, as `make dev` makes it."""
-    home = directory / "dagster"
-    home.mkdir()
-    shutil.copy(ROOT / "dagster.yaml", home)
-    return home
-
-
 def environment(home: Path) -> dict[str, str]:
-    """This environment less what names a real API, bucket, account or receiver.
-
-    Today is the only partition, so that the pages look the same on every day.
-    """
+    """This environment with nothing real in it; today is the only partition, on every day."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("RANDUSERS_", "AWS_"))}
     return kept | {
         "DAGSTER_HOME": str(home),
-        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RANDUSERS_START_DATE": today(),
         # How often Dagster's daemon looks at freshness policies; 30 by default.
         "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",
@@ -139,76 +112,40 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def run_today(url: str) -> None:
-    """Launch the job for the current UTC day as the UI does, and wait for its end.
-
-    Raises:
-        RuntimeError: the run was not launched or did not succeed.
-    """
-    job = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "randusers_assets",
-        "jobName": "users_snapshot_job",
-    }
-    tags = [{"key": "dagster/partition", "value": today()}]
-    launched = graphql(
-        url,
-        LAUNCH,
-        run={
-            "selector": job,
-            "mode": "default",
-            "runConfigData": {},
-            "executionMetadata": {"tags": tags},
-        },
-    )["launchRun"]
-    if launched["__typename"] != "LaunchRunSuccess":
+def run_today(url: str, status: str) -> None:
+    """Launch the job for today as the UI does; RuntimeError if it does not end in this status."""
+    launched = graphql(url, LAUNCH, day=today())["launchRun"]
+    if "run" not in launched:
         raise RuntimeError(f"the run was not launched: {launched}")
-    run_id = str(launched["run"]["runId"])
 
-    def status() -> str:
-        return str(graphql(url, STATUS, id=run_id)["runOrError"]["status"])
+    def now() -> str:
+        return str(graphql(url, STATUS, id=launched["run"]["runId"])["runOrError"]["status"])
 
-    wait(RUN_SECONDS, lambda: status() in ("SUCCESS", "FAILURE"))
-    if status() != "SUCCESS":
-        raise RuntimeError(f"run {run_id} failed")
+    wait(lambda: now() in ("SUCCESS", "FAILURE"))
+    if now() != status:
+        raise RuntimeError(f"the run ended in {now()}")
 
 
 def graphql(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  # JSON
     """The data that the UI's server answers to a query."""
-    answer = requests.post(
-        f"{url}/graphql", json={"query": query, "variables": variables}, timeout=30
-    )
+    body = {"query": query, "variables": variables}
+    answer = requests.post(f"{url}/graphql", json=body, timeout=30)
     answer.raise_for_status()
     return answer.json()["data"]
 
 
-def _loaded(url: str) -> bool:
+def _answers(url: str) -> bool:
+    """Whether the UI is served, which it is once the code is loaded."""
     try:
-        entries = graphql(url, LOCATION)["workspaceOrError"]["locationEntries"]
+        return requests.get(f"{url}/server_info", timeout=30).ok
     except (requests.ConnectionError, requests.Timeout):
         return False
-    failed = [e["locationOrLoadError"] for e in entries if e["loadStatus"] == "LOADED"]
-    failed = [e for e in failed if e["__typename"] == "PythonError"]
-    if failed:
-        raise RuntimeError(failed[0]["message"])
-    return bool(entries) and all(e["loadStatus"] == "LOADED" for e in entries)
 
 
-def wait(seconds: float, fact: Callable[[], bool]) -> None:
-    """Wait until something is so.
-
-    Raises:
-        TimeoutError: it was not, for so many seconds.
-    """
-    deadline = time.monotonic() + seconds
+def wait(fact: Callable[[], bool]) -> None:
+    """Wait until something is so; TimeoutError if it is not within 90 seconds."""
+    deadline = time.monotonic() + 90
     while not fact():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s")
+            raise TimeoutError("not within 90 s")
         time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

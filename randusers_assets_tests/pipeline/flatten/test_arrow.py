@@ -1,54 +1,67 @@
-"""Lines read once: their ids in order, and the way from one process to another."""
+"""Rows as columns: their types and order, timestamps, keys, and the way between processes."""
 
 import pickle
 
+import msgspec
+import pyarrow as pa
 import pytest
 
-from randusers_assets.pipeline.fetch.pages import read_page
-from randusers_assets.pipeline.flatten.arrow import Flat, read_lines
-from randusers_assets_tests.pipeline.fetch.test_pages import page_body
-from randusers_sandbox.users import user
-
-WITHOUT_ID = b'{"login":{}}'
-
-
-def lines(*users: bytes) -> bytes:
-    """JSON lines."""
-    return b"".join(one + b"\n" for one in users)
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.contract import Contract
+from randusers_assets.pipeline.flatten.arrow import FlatLines, arrow_schema, flatten_lines
+from randusers_assets_tests.builders import user
+from randusers_assets_tests.pipeline.samples import ORDERS, json_lines, order
 
 
-def broken(number: int) -> bytes:
-    """A user who breaks the contract, with an id."""
-    return b'{"id":%d,"login":{}}' % number
+def test_flatten_lines_keeps_numbers_and_json_whatever_is_beside_them() -> None:
+    """A NULL in the column does not change its neighbours, not even a negative zero."""
+    assert arrow_schema(ORDERS).types == [pa.int64(), pa.float64(), pa.string(), pa.string()]
+    kept = order(1, order={"number": 1, "total": -0.0})
+    null = order(2, order={"number": 2, "total": None}, items=None)
+    alone = flatten_lines(json_lines(kept), ORDERS).rows.to_pylist()
+    both = flatten_lines(json_lines(kept, null), ORDERS).rows.to_pylist()
+    assert repr(both[:1]) == repr(alone)
+    assert repr(alone[0]["order_total"]) == "-0.0"
+    assert (both[1]["order_total"], both[1]["items"]) == (None, None)
+
+
+def undecodable(number: int) -> dict[str, object]:
+    """A row that breaks the contract, with a key."""
+    return {"id": number, "login": {}}
 
 
 @pytest.mark.parametrize(
-    ("sent", "ids"),
+    ("contract", "sent", "keys"),
     [
-        ((user(1), user(2)), [1, 2]),
-        ((broken(1), user(2), broken(3), broken(4), user(5), broken(6)), [1, 2, 3, 4, 5, 6]),
-        ((broken(1), broken(2)), [1, 2]),
-        ((user(1), WITHOUT_ID, broken(3), user(4)), [1, 3, 4]),
-        ((), []),
+        (
+            CONTRACT,
+            [*map(undecodable, [1, 2]), user(3), *map(undecodable, [4, 5])],
+            [1, 2, 3, 4, 5],
+        ),
+        (CONTRACT, [undecodable(1), user(2)], [1, 2]),
+        (CONTRACT, [undecodable(1), undecodable(2)], [1, 2]),
+        (CONTRACT, [user(1), {"login": {}}, undecodable(3), user(4)], [1, 3, 4]),
+        (CONTRACT, [user(3), user(1), user(2)], [3, 1, 2]),
+        (CONTRACT, [], []),
+        (ORDERS, [order(8), order(9, items="[]"), order(7)], [8, 9, 7]),
     ],
-    ids=["good users", "good and broken users", "broken users", "one without an id", "none"],
 )
-def test_flat_ids_are_in_the_order_of_the_lines(sent: tuple[bytes, ...], ids: list[int]) -> None:
-    """Broken users stand among the good ones; who has no id is counted as a user all the same."""
-    flat = read_lines(lines(*sent))
-    assert flat.ids().tolist() == ids
-    assert len(flat) == len(sent)
+def test_flat_lines_keys_are_a_copy_in_the_order_of_the_lines(
+    contract: Contract, sent: list[object], keys: list[int]
+) -> None:
+    """Undecodable rows are among the good ones; one without a key is a line all the same."""
+    lines = flatten_lines(json_lines(*sent), contract)
+    found = lines.keys(contract)
+    assert (found.tolist(), found.base, len(lines)) == (keys, None, len(sent))
+    assert lines.rows.schema == arrow_schema(contract)
 
 
-def test_flat_ids_do_not_hold_the_rows() -> None:
-    """The ids are a copy, so that a snapshot's worth of them costs 8 bytes each and no more."""
-    assert read_lines(lines(user(1))).ids().base is None
-
-
-def test_flat_is_pickled_whole() -> None:
-    """What one process read another has: rows, broken users and unknown paths."""
-    body = page_body(user(1), broken(2), user(3).replace(b'"nat"', b'"new":1,"nat"'))
-    flat = read_page(body).flat
-    again: Flat = pickle.loads(pickle.dumps(flat))  # noqa: S301  # pickled on the same line
-    assert again == flat
-    assert (again.rows.num_rows, len(again.broken), again.unknown) == (2, 1, {"new": 1})
+def test_flat_lines_are_pickled_whole() -> None:
+    """What one process decoded another has: schema, rows, undecodable rows and unknown paths."""
+    users = flatten_lines(json_lines({**user(1), "new": 1}, undecodable(2), user(3)), CONTRACT)
+    orders = flatten_lines(json_lines(order(1), msgspec.Raw(b"{")), ORDERS)
+    for lines, contract in ((users, CONTRACT), (orders, ORDERS)):
+        again: FlatLines = pickle.loads(pickle.dumps(lines))  # noqa: S301  # pickled on the same line
+        assert again == lines
+        assert again.rows.schema == arrow_schema(contract)
+    assert (users.rows.num_rows, len(users.undecodable), users.unknown) == (2, 1, {"new": 1})

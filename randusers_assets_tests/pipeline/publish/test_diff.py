@@ -1,54 +1,109 @@
-"""The difference to the day before."""
+"""The difference to the day before: exact counts and lowest keys, in memory that stays flat."""
+
+import tracemalloc
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
-from randusers_assets.io_managers import save_frames
-from randusers_assets.pipeline.publish.diff import changes
-from randusers_assets.pipeline.storage.s3 import SnapshotStore
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.flatten.frames import UserFrames
+from randusers_assets.pipeline.publish import diff
+from randusers_assets.pipeline.publish.diff import Comparison, Difference, compare
+from randusers_assets.pipeline.publish.objects import save
+from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets_tests.builders import frames_of, user
+from randusers_assets_tests.pipeline.publish.bucket import DAY, DAY_BEFORE
 
-BEFORE, DAY = "2026-11-22", "2026-11-23"
+NONE = Difference({"new": 0, "gone": 0, "changed": 0}, {"new": [], "gone": [], "changed": []})
 
 
-def test_changes_name_the_new_the_gone_and_the_changed(store: SnapshotStore) -> None:
-    """One user came, one went, one moved: counts to plot, and their ids."""
-    save_frames(store, BEFORE, frames_of([user(1), user(2), user(3)]))
+@pytest.fixture(params=[1, 7, 1000])
+def pass_rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare so many rows at once: several passes, or one."""
+    monkeypatch.setattr(diff, "PASS_ROWS", request.param)
+
+
+@pytest.mark.usefixtures("pass_rows")
+def test_difference_names_the_new_the_gone_and_the_changed(store: Store) -> None:
+    """One row came, one went, one changed: counts to plot, and their keys."""
+    save(store, DAY_BEFORE, frames_of([user(1), user(2), user(3)]))
     today = frames_of([user(4), user(3, location_city="Elsewhere"), user(1)])
-    found = changes(store, DAY, today)
-    assert found.pop("first_ids").data == {"new": [4], "gone": [2], "changed": [3]}
-    assert found == {
-        "compared_with": BEFORE,
-        "new_users": 1,
-        "gone_users": 1,
-        "changed_users": 1,
-    }
-
-
-def test_changes_of_the_same_users_are_none(store: SnapshotStore) -> None:
-    """The same users in another order, one with a line end in a cell, have not changed."""
-    same = [user(1), user(2, location_street_name="A\nB"), user(3)]
-    save_frames(store, BEFORE, frames_of(same))
-    found = changes(store, DAY, frames_of(same[::-1]))
-    assert found.pop("first_ids").data == {"new": [], "gone": [], "changed": []}
-    assert found == {
-        "compared_with": BEFORE,
-        "new_users": 0,
-        "gone_users": 0,
-        "changed_users": 0,
-    }
-
-
-def test_changes_without_a_day_before_are_not_told(store: SnapshotStore) -> None:
-    """The first day has nothing to be compared with."""
-    assert changes(store, DAY, frames_of([user(1)])) == {}
-
-
-def test_changes_against_another_contract_are_said_to_be_unknown(store: SnapshotStore) -> None:
-    """A day stored under another contract does not fail the day after it."""
-    digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
-    path = f"users_df/dt={BEFORE}/users.parquet"
-    store.put(path, b"test", digest, content_type="application/vnd.apache.parquet")
-    assert msgspec.json.encode(changes(store, DAY, frames_of([user(1)]))).decode() == (
-        f'{{"not_compared":"{store.uri(path)}: users.parquet was not written under this contract:'
-        ' rebuild users_df."}'
+    assert diff.compare_with_day_before(store, DAY, today) == Comparison(
+        DAY_BEFORE,
+        Difference({"new": 1, "gone": 1, "changed": 1}, {"new": [4], "gone": [2], "changed": [3]}),
     )
+
+
+@pytest.mark.usefixtures("pass_rows")
+def test_difference_of_the_same_rows_is_none() -> None:
+    """Rows in another order have not changed, also with a line end in a cell; another cell has."""
+    same = [user(1), user(2, location_street_name="A\nB"), user(3)]
+    assert compare(frames_of(same), frames_of(same[::-1])) == NONE
+    changed = [*same[:1], user(2, location_street_name="A\nC"), same[2]]
+    assert compare(frames_of(same), frames_of(changed)).keys["changed"] == [2]
+
+
+@pytest.mark.usefixtures("pass_rows")
+def test_difference_shows_the_lowest_keys_of_all_passes() -> None:
+    """Of 30 rows of each kind, spread over the passes, the ten lowest keys are shown."""
+    past = [user(number) for number in range(60, 0, -1)]
+    today = [user(number, name_first="Ada") for number in (*range(90, 60, -1), *range(30, 0, -1))]
+    found = compare(frames_of(past), frames_of(today))
+    assert found.counts == {"new": 30, "gone": 30, "changed": 30}
+    assert found.keys == {
+        "new": list(range(61, 71)),
+        "gone": list(range(31, 41)),
+        "changed": list(range(1, 11)),
+    }
+
+
+def test_difference_without_a_day_before_is_none(store: Store) -> None:
+    """The first day has nothing to be compared with; an empty day before has every row new."""
+    today = frames_of([user(1)])
+    assert diff.compare_with_day_before(store, DAY, today) is None
+    save(store, DAY_BEFORE, frames_of([]))
+    difference = Difference({**NONE.counts, "new": 1}, {**NONE.keys, "new": [1]})
+    assert diff.compare_with_day_before(store, DAY, today) == Comparison(DAY_BEFORE, difference)
+
+
+def test_difference_to_another_contract_is_unknown(store: Store) -> None:
+    """A day stored under another contract does not fail the day after it."""
+    path = f"users_df/dt={DAY_BEFORE}/users.parquet"
+    store.put(path, b"test", content_type="application/vnd.apache.parquet")
+    assert diff.compare_with_day_before(store, DAY, frames_of([user(1)])) == Comparison(
+        DAY_BEFORE,
+        problem=f"{store.uri(path)}: users.parquet was not written under this contract:"
+        " materialize users_df again.",
+    )
+
+
+def many_frames(rows: int) -> UserFrames:
+    """One user, so many times under keys of its own."""
+    frames = frames_of([user(1)])
+    [one] = frames.batches()
+    key = one.schema.get_field_index(CONTRACT.key)
+    file = TempFile()
+    with file.writer() as writer, pq.ParquetWriter(writer, one.schema) as parquet:
+        for start in range(0, rows, 1000):
+            batch = one.take(pa.array([0] * 1000))
+            keys = pa.array(range(start, start + 1000), pa.int64())
+            parquet.write_batch(batch.set_column(key, one.schema.field(key), keys))
+        parquet.add_key_value_metadata({"randusers": msgspec.json.encode(frames.facts)})
+    return UserFrames(file, CONTRACT)
+
+
+def test_difference_takes_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten times the rows take the same memory: one batch, one chunk and one pass are held."""
+    monkeypatch.setattr("randusers_assets.pipeline.flatten.frames.BATCH_ROWS", 1000)
+    monkeypatch.setattr("randusers_assets.pipeline.storage.duplicates._CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(diff, "PASS_ROWS", 2000)
+    peaks = []
+    for frames in (many_frames(4000), many_frames(40_000)):
+        tracemalloc.start()
+        assert compare(frames, frames) == NONE
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.05

@@ -1,18 +1,19 @@
-"""Keys on the disk: which come twice, however many passes it takes to tell."""
+"""Keys on the disk: which come twice, in any number of passes, in memory that stays flat."""
 
 import gc
-from collections import Counter
+import tracemalloc
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from randusers_assets.pipeline.storage import duplicates as keys_module
-from randusers_assets.pipeline.storage.duplicates import Keys
-from randusers_assets.pipeline.storage.tempfiles import Spool
+from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.storage import duplicates
+from randusers_assets.pipeline.storage.duplicates import Duplicates, Keys, in_pass, int64_values
+from randusers_assets.pipeline.storage.tempfiles import TempFile
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -25,57 +26,91 @@ def keys_of(*parts: list[int]) -> Keys:
     return keys
 
 
-@pytest.mark.parametrize("pass_keys", [1, 2, 3, 100])
-def test_keys_that_repeat_are_found_in_any_number_of_passes(
-    monkeypatch: pytest.MonkeyPatch, pass_keys: int
+@settings(max_examples=50)
+@given(
+    parts=st.lists(st.lists(st.one_of(INT64, st.integers(-3, 3)), max_size=20), max_size=5),
+    pass_keys=st.integers(1, 100),
+    at_most=st.integers(1, 3),
+)
+@example(parts=[[7, -3, 5], [], [5, 9, -3, -3], [8]], pass_keys=3, at_most=2)
+def test_keys_agree_with_a_count_in_memory(
+    parts: list[list[int]], pass_keys: int, at_most: int
 ) -> None:
-    """Every key that comes more than once, once, in ascending order; negative ones too."""
-    monkeypatch.setattr(keys_module, "PASS_KEYS", pass_keys)
-    keys = keys_of([7, -3, 5], [], [5, 9, -3, -3], [8])
-    assert keys.repeated().tolist() == [-3, 5]
-    assert keys.comes_again() == (3, (3, 5))
-    assert keys.count == 8
+    """In any number of passes, the repeated keys and their places are those of a plain count."""
+    every = [key for part in parts for key in part]
+    places = {key: [at for at, one in enumerate(every) if one == key] for key in set(every)}
+    again = {key: at for key, at in places.items() if len(at) > 1}
+    keys = keys_of(*parts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "PASS_KEYS", pass_keys)
+        assert keys.repeated().tolist() == sorted(again)
+        assert keys.count_duplicates(at_most=at_most) == Duplicates(
+            sharing=sum(map(len, again.values())),
+            repeating=len(every) - len(places),
+            examples=sorted((at[1], key) for key, at in again.items())[:at_most],
+        )
+    assert keys.count == len(every)
+
+
+def test_keys_that_are_hashes_are_compared_by_their_exact_values() -> None:
+    """Values that differ are no duplicates though their hashes meet; the source gives both."""
+    chunks = [
+        (np.array(keys), values.__getitem__, f"example of {values}, {{}}".format)
+        for keys, values in (([1, 1, 2], "abx"), ([2, 1, 3, 2], "yaxy"))
+    ]
+    found = keys_of([1, 1, 2], [2, 1, 3, 2]).count_duplicates(lambda: chunks, at_most=5)
+    examples = [(4, "example of yaxy, 1"), (6, "example of yaxy, 3")]
+    assert found == Duplicates(sharing=4, repeating=2, examples=examples)
 
 
 @pytest.mark.parametrize("parts", [[], [[]], [[1, 2, 3]], [[-1], [1]]])
-def test_keys_that_are_distinct_come_once(parts: list[list[int]]) -> None:
-    """No key is called a repetition that is none."""
+def test_keys_that_are_distinct_are_counted_without_their_source(parts: list[list[int]]) -> None:
+    """No exact value is read before a key comes twice, even if more keys are added later."""
     keys = keys_of(*parts)
     assert keys.repeated().tolist() == []
-    assert keys.comes_again() == (0, None)
+    assert keys.count_duplicates(lambda: pytest.fail("read")) == Duplicates()
+    keys.add(np.array([9, 9]))
+    assert keys.repeated().tolist() == [9]
 
 
-@settings(max_examples=50)
-@given(parts=st.lists(st.lists(st.one_of(INT64, st.integers(-3, 3)), max_size=20), max_size=5))
-def test_keys_agree_with_a_count_in_memory(parts: list[list[int]]) -> None:
-    """Whatever the keys, they are those that a counter finds, at the place where it finds them."""
-    every = [key for part in parts for key in part]
-    counts = Counter(every)
-    keys = keys_of(*parts)
-    assert keys.repeated().tolist() == sorted(key for key, count in counts.items() if count > 1)
-    first = next(((at, key) for at, key in enumerate(every) if key in every[:at]), None)
-    assert keys.comes_again() == (len(every) - len(counts), first)
+@pytest.mark.parametrize("passes", [1, 2, 3, 8, 10, 64])
+@pytest.mark.parametrize("times", [1, -1, 7, 1000, 1 << 20])
+def test_passes_share_keys_with_a_stride_evenly(passes: int, times: int) -> None:
+    """Each key is in one pass, and no pass has over 1% more than its share, also of multiples."""
+    keys = np.arange(100_000) * times * passes
+    masks = np.array([in_pass(keys, number, passes) for number in range(passes)])
+    assert (masks.sum(axis=0) == 1).all()
+    assert masks.sum(axis=1).max() <= 1.01 * len(keys) / passes
+
+
+def test_keys_take_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many keys, 16 MiB of them, are counted in the same few MiB."""
+    monkeypatch.setattr(duplicates, "PASS_KEYS", 1 << 17)
+    peaks = []
+    for count in (1 << 19, 1 << 21):
+        keys = keys_of([0])
+        keys.add(np.arange(count))
+        tracemalloc.start()
+        assert keys.count_duplicates() == Duplicates(sharing=2, repeating=1, examples=[(1, 0)])
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0] < 8 << 20
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="macOS has no disk that is always full")
 @pytest.mark.parametrize("count", [1, 1 << 18])
-def test_keys_that_the_disk_cannot_hold_name_it(
-    monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
-    """As they are taken, or as they are read if they were few, in one sentence; then no more."""
-    monkeypatch.setattr(
-        Spool,
-        "writer",
-        lambda _spool: Path("/dev/full").open("wb"),  # noqa: SIM115  # the keys close it
-    )
-    with pytest.raises(dg.Failure, match=r": the disk is full: make room, or point TMPDIR to"):
+def test_keys_name_a_full_disk(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """A full disk is named as many keys are added or as few are read, and not written to again."""
+    full = Path("/dev/full").open("wb")  # noqa: SIM115  # the keys close it
+    monkeypatch.setattr(TempFile, "writer", lambda _file: full)
+    with pytest.raises(SnapshotError, match=r": the disk is full: make room, or point TMPDIR to"):
         keys_of([*range(count)]).repeated()
-    gc.collect()  # what is left is not written once more
+    gc.collect()  # a second write would warn, which fails the test
 
 
-def test_keys_are_read_again_after_more_were_added() -> None:
-    """To ask does not end the keys."""
-    keys = keys_of([1, 2])
-    assert keys.repeated().tolist() == []
-    keys.add(np.array([2]))
-    assert keys.repeated().tolist() == [2]
+def test_int64_values_are_those_of_a_slice_and_not_copied() -> None:
+    """The numbers of a sliced column are read where Arrow holds them."""
+    column = pa.array([1, 2, 3, 4], pa.int64())
+    values = int64_values(column.slice(1, 2))
+    assert values.tolist() == [2, 3]
+    assert values.ctypes.data == column.buffers()[1].address + 8

@@ -1,0 +1,122 @@
+"""`randusers run`: real processes, a real API simulator, a real S3."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import dagster as dg
+import msgspec
+import pytest
+
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.storage.paths import csv_path, raw_path
+from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets_tests.cli.conftest import TODAY
+from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers
+from randusers_sandbox.api import ApiSimulator, generated_users, users_from_json
+from randusers_sandbox.users import user
+
+pytestmark = pytest.mark.usefixtures("api")
+
+CREATE = "create the bucket, or correct RANDUSERS_BUCKET"
+CORRECT = "correct it in the environment or in .env"
+
+
+def test_run_publishes_and_shows_what_it_did(
+    store: Store, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """The checks, the three objects, the outcome and masked rows; the instance keeps the run."""
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    run = randusers("run", "--head", "1", DAGSTER_HOME=str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == "Fetched page 1 of 1.\n"
+    assert "FAIL" not in run.stdout
+    assert "ok    raw_users  is_complete              500 rows declared, 500 stored," in run.stdout
+    *_, made, outcome, header, row = run.stdout.splitlines()
+    assert re.fullmatch(r"users_csv +500 rows +[\d,]+ bytes +[\d.]+ s  s3://.+", made)
+    assert made.endswith(f"  {store.uri(csv_path(CONTRACT, TODAY))}")
+    assert re.fullmatch(rf"published {TODAY}, sha256 [0-9a-f]{{64}}", outcome)
+    assert header.startswith('"gender","name_title",')
+    first = msgspec.json.decode(user(1))
+    assert row.startswith(f'"{first["gender"][0]}•••","{first["name"]["title"]}",')
+    assert "@example.com" not in run.stdout
+    assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS]
+
+
+def test_run_on_the_real_records_publishes_them(
+    real_users: list[dict[str, object]], tmp_path: Path
+) -> None:
+    """The API's own 500 records pass every gate."""
+    records = users_from_json([msgspec.json.encode(user) for user in real_users], tmp_path)
+    with ApiSimulator(records) as simulator:
+        run = randusers("run", RANDUSERS_API_URL=simulator.url)
+    assert run.returncode == 0, run.stderr
+    assert "FAIL" not in run.stdout
+    assert "500 rows declared, 500 stored, 500 distinct keys." in run.stdout
+
+
+def test_run_behind_a_closed_gate_publishes_nothing(store: Store, tmp_path: Path) -> None:
+    """A user without a valid email closes the gate: one message, exit status 1, no CSV."""
+    bad = user(1).replace(b"@example.com", b"@@example.com")
+    with ApiSimulator(users_from_json([bad], tmp_path)) as simulator:
+        run = randusers("run", RANDUSERS_API_URL=simulator.url)
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == (
+        "randusers: 1 of 1 rows fail, first id 1, in email; fix them at the source, or set"
+        " RANDUSERS_MAX_REJECTED_RATIO to at least 1."
+    )
+    assert "FAIL  users_df   emails_are_valid" in run.stdout
+    assert "published" not in run.stdout
+    assert store.head(csv_path(CONTRACT, TODAY)) is None
+
+
+@pytest.mark.parametrize("page_size", [100, 5], ids=["threads", "workers"])
+def test_run_that_is_interrupted_ends_at_once(store: Store, tmp_path: Path, page_size: int) -> None:
+    """Ctrl-C during a fetch, by one process or by several, ends the run; nothing is stored."""
+    settings = {"RANDUSERS_PAGE_SIZE": str(page_size), "RANDUSERS_CONCURRENCY": "2"}
+    with (
+        ApiSimulator(generated_users(500, tmp_path), latency_seconds=1) as slow,
+        subprocess.Popen(  # noqa: S603  # this project's own command line
+            [*RANDUSERS, "run"],
+            env=os.environ | settings | {"RANDUSERS_API_URL": slow.url},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        ) as run,
+    ):
+        while slow.requests < 2:
+            assert run.poll() is None
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        _, stderr = run.communicate(timeout=30)
+        requested = slow.requests
+    assert run.returncode == 1
+    assert stderr.splitlines()[-1] == (
+        "randusers: The run was interrupted: what is published stays as it was."
+    )
+    assert requested < 500 // page_size  # nothing was begun again
+    assert store.head(raw_path(CONTRACT, TODAY)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "requests", "message"),
+    [
+        ("BUCKET", "", 0, "RANDUSERS_BUCKET is not set: name the bucket for the snapshots."),
+        ("BUCKET", "no-such", 0, f"s3://no-such does not exist at {{s3}}: {CREATE}."),
+        ("PAGE_SIZE", "many", 0, f"RANDUSERS_PAGE_SIZE is not a count from 1: {CORRECT}."),
+        ("API_URL", "{api}/no", 1, "{api}/no?page=1&limit=500 answered HTTP 404: check {name}."),
+    ],
+    ids=["bucket unset", "bucket unknown", "page size", "API"],
+)
+def test_run_with_a_wrong_setting_names_it(
+    api: ApiSimulator, name: str, value: str, requests: int, message: str
+) -> None:
+    """A wrong setting ends in one message, before the API gets more requests than show it."""
+    name = f"RANDUSERS_{name}"
+    facts = {"name": name, "api": api.url, "s3": os.environ["AWS_ENDPOINT_URL_S3"]}
+    run = randusers("run", **{name: value.format(**facts)})
+    assert (run.returncode, run.stderr) == (1, f"randusers: {message.format(**facts)}\n")
+    assert api.requests == requests

@@ -1,0 +1,197 @@
+"""The three assets and their checks in Dagster's own runs, on real servers."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import msgspec
+import pytest
+
+from randusers_assets.contract import CONTRACT
+from randusers_assets.errors import failure_message, gate_failed, root_cause
+from randusers_assets.pipeline.publish.objects import save
+from randusers_assets.pipeline.publish.receipt import Receipt, read_receipt
+from randusers_assets.pipeline.storage.paths import csv_path
+from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.resources import SnapshotStore
+from randusers_assets_tests.builders import User, csv_of, frames_of, user, users
+from randusers_assets_tests.pipeline.publish.bucket import publish_csv
+from randusers_assets_tests.project import definitions_on
+from randusers_sandbox.api import ApiSimulator, users_from_json
+
+# Dagster itself, as it initializes a resource that depends on another.
+pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
+
+# A run that starts before midnight may still fetch in the hour after it.
+TODAY = datetime.now(UTC).date().isoformat()
+YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
+USERS_CSV = [dg.AssetKey("users_csv")]
+BAD = {"email": "somebody@nowhere"}
+TWO_BAD = [user(1, **BAD), user(2, dob_age="four"), *users(10)[2:]]
+RATIO = "rejects_are_within_ratio"
+
+
+def accept(ratio: float) -> dict[str, object]:
+    """The run config that allows a share of rejects."""
+    return {"max_rejected_ratio": ratio, "accept_rejects": "known"}
+
+
+def api_of(snapshot: list[User], directory: Path) -> ApiSimulator:
+    """The API with these users."""
+    return ApiSimulator(users_from_json([msgspec.json.encode(one) for one in snapshot], directory))
+
+
+def run_job(
+    store: SnapshotStore,
+    api: ApiSimulator,
+    gate: Mapping[str, object] | None = None,
+    assets: list[dg.AssetKey] | None = None,
+    date: str = TODAY,
+) -> dg.ExecuteInProcessResult:
+    """A run of the project's job, or of some assets alone, with snapshot_gate's run config."""
+    job = definitions_on(store, api.url).resolve_job_def("users_snapshot_job")
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(
+            partition_key=date,
+            instance=instance,
+            raise_on_error=False,
+            run_config={"resources": {"snapshot_gate": {"config": {**(gate or {})}}}},
+            asset_selection=assets,
+        )
+
+
+def message_of(result: dg.ExecuteInProcessResult) -> str:
+    """What the one failed step says, which was not retried; empty if none failed."""
+    assert not any(event.is_step_up_for_retry for event in result.all_events)
+    failures = [event.step_failure_data for event in result.all_events if event.is_step_failure]
+    errors = [failure.error for failure in failures if failure.error is not None]
+    assert len(errors) == (0 if result.success else 1)
+    return "".join(failure_message(root_cause(error)) for error in errors)
+
+
+def receipt_of(store: Store) -> Receipt | None:
+    """Today's receipt."""
+    found = read_receipt(store, CONTRACT, TODAY)
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "past", "gate", "closed", "published"),
+    [
+        (users(10, email=user(2)["email"]), 0, {}, [], 10),
+        (users(10), 12, {}, [], 10),
+        (users(10, **BAD), 0, {}, ["emails_are_valid", RATIO], None),
+        (users(10, **BAD), 0, accept(0.1), [], 9),
+        (TWO_BAD, 0, accept(0.1), ["emails_are_valid", RATIO], None),
+        (TWO_BAD, 0, accept(0.2), [], 8),
+        (users(10, dob_age="four"), 0, {}, ["keeps_the_contract"], None),
+        (users(10, login_uuid=user(2)["login"]["uuid"]), 0, {}, ["ids_are_unique"], None),
+        (users(1, **BAD), 0, accept(1), [RATIO], None),
+        (users(10), 13, {}, ["is_in_line_with_history"], None),
+        (users(10), 13, {"accept_change": "a tenant left"}, [], 10),
+    ],
+)
+def test_checks_pass_exactly_when_the_csv_is_published(
+    snapshot_store: SnapshotStore,
+    tmp_path: Path,
+    snapshot: list[User],
+    past: int,
+    gate: Mapping[str, object],
+    closed: list[str],
+    published: int | None,
+) -> None:
+    """The run, its checks and the bucket agree, and so does a run of users_csv alone."""
+    store = snapshot_store.store
+    if past:
+        publish_csv(store, YESTERDAY, csv_of(users(past)))
+    with api_of(snapshot, tmp_path) as api:
+        result = run_job(snapshot_store, api, gate)
+        evaluations = result.get_asset_check_evaluations()
+        assert [check.check_name for check in evaluations if gate_failed(check)] == closed
+        assert result.success is (published is not None)
+        assert (len(evaluations) == 13) is result.success
+        assert message_of(result).startswith(f"Closed by {', '.join(closed)}: " if closed else "")
+        receipt = receipt_of(store)
+        assert (receipt.counts.published if receipt else None) == published
+        assert (store.head(csv_path(CONTRACT, TODAY)) is not None) is result.success
+        alone = run_job(snapshot_store, api, gate, USERS_CSV)
+    assert alone.success is result.success
+    own = [check.check_name for check in alone.get_asset_check_evaluations()]
+    assert own == ["matches_its_receipt"] * alone.success
+    assert receipt_of(store) == receipt
+    if receipt:
+        (shown,) = alone.asset_materializations_for_node("users_csv")
+        assert shown.metadata["outcome"].value == "unchanged"
+        assert receipt.csv.etag.strip('"') == shown.metadata["etag"].value
+        assert receipt.run_id == result.run_id
+        assert receipt.counts.declared == len(snapshot)
+        assert receipt.max_rejected_ratio == gate.get("max_rejected_ratio", 0)
+        assert receipt.accepted_rejects == gate.get("accept_rejects", "")
+        assert receipt.accepted_change == gate.get("accept_change", "")
+        assert receipt.previous == (YESTERDAY if past else None)
+
+
+def test_run_that_allows_more_rejects_than_the_setting_needs_a_reason(
+    snapshot_store: SnapshotStore, tmp_path: Path
+) -> None:
+    """Without the reason the run fails in one sentence, and users_csv alone does as well."""
+    save(snapshot_store.store, TODAY, frames_of(TWO_BAD))
+    with api_of(TWO_BAD, tmp_path) as api:
+        for assets in (None, USERS_CSV):
+            run = run_job(snapshot_store, api, {"max_rejected_ratio": 0.5}, assets)
+            assert message_of(run) == (
+                "The run config sets max_rejected_ratio to 0.5, above RANDUSERS_MAX_REJECTED_RATIO"
+                " (0): add the reason, resources: {snapshot_gate: {config: {accept_rejects:"
+                ' "why"}}}.'
+            )
+    assert receipt_of(snapshot_store.store) is None
+
+
+def test_materializations_show_facts_charts_and_what_changed(
+    snapshot_store: SnapshotStore, tmp_path: Path
+) -> None:
+    """Each asset shows its object and its seconds; users_df also what changed since yesterday."""
+    save(snapshot_store.store, YESTERDAY, frames_of([user(1), user(11)]))
+    with api_of(users(10), tmp_path) as api:
+        result, url = run_job(snapshot_store, api), api.url
+    shown: dict[str, dict[str, Any]] = {}
+    for asset in ("raw_users", "users_df", "users_csv"):
+        (materialization,) = result.asset_materializations_for_node(asset)
+        assert materialization.partition == TODAY
+        shown[asset] = {name: value.value for name, value in materialization.metadata.items()}
+    stored = {"dagster/uri", "dagster/row_count", "bytes", "sha256", "etag", "store_seconds"}
+    assert {name: set(metadata) - stored for name, metadata in shown.items()} == {
+        "raw_users": {
+            *("source", "declared", "pages", "page_size", "tries", "retries", "waited_seconds"),
+            *("bytes_fetched", "fetched_at", "fetch_seconds"),
+        },
+        "users_df": {
+            *("dagster/column_lineage", "preview", "nat", "dob_age", "flatten_seconds"),
+            *("compared_with", "new_rows", "gone_rows", "changed_rows", "first_keys"),
+        },
+        "users_csv": {"dagster/column_lineage", "outcome", "rejected", "receipt", "audit_seconds"},
+    }
+    assert [metadata["dagster/row_count"] for metadata in shown.values()] == [10, 10, 10]
+    assert (shown["raw_users"]["source"], shown["raw_users"]["declared"]) == (url, 10)
+    assert shown["users_df"]["first_keys"] == {"new": [*range(2, 11)], "gone": [11], "changed": []}
+    for asset, *source in (
+        ("users_df", "raw_users", "dob.date"),
+        ("users_csv", "users_df", "dob_date"),
+    ):
+        deps = shown[asset]["dagster/column_lineage"].deps_by_column["dob_date"]
+        assert deps == [dg.TableColumnDep(*source)]
+
+
+def test_raw_users_fail_before_the_fetch_where_it_would_be_in_vain(
+    snapshot_store: SnapshotStore, tmp_path: Path
+) -> None:
+    """Another day than today's, and a bucket that is not there, end the run without a request."""
+    missing = SnapshotStore(s3_resource=snapshot_store.s3_resource, bucket="not-there")
+    with api_of(users(10), tmp_path) as api:
+        assert message_of(run_job(snapshot_store, api, date=YESTERDAY)).startswith(
+            f"raw_users of {YESTERDAY} cannot be fetched: the API serves only current data."
+        )
+        assert message_of(run_job(missing, api)).startswith("s3://not-there does not exist at ")
+        assert api.requests == 0
