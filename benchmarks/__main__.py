@@ -28,22 +28,28 @@ PEERS_PYTHON = str(PEERS_VENV / "bin" / "python")
 LARGEST_START_UP = 10_000  # up to here a round is mostly start-up
 FLOOR_USERS = 100_000
 HUGE = 10_000_000
-DISK_BYTES_A_USER = 3_500  # spool of the API, raw, Parquet and CSV, on disk and in the local S3
-LATENCY_PAGES, LATENCY_MS, LATENCY_IN_FLIGHT, PAGE_SIZE = 200, 100, 8, 500
+DISK_BYTES_A_USER = 4_700  # simulator; raw, Parquet and CSV on disk and, for two days, in S3
+LATENCY_PAGES, LATENCY_MS, LATENCY_AT_ONCE, PAGE_SIZE = 200, 100, 8, 500
 
 
 class Contender(NamedTuple):
-    """A program to measure; `keys` are the CSV objects that it leaves, None if it leaves none."""
+    """A program to measure; `keys` are the CSV objects that it leaves, None if it leaves none.
+
+    `days` is 2 where the day before is published first, which is not measured.
+    """
 
     name: str
     argv: tuple[str, ...]
     keys: str | None
+    days: int = 1
 
 
+OUR_ARGV = (str(Path(sys.executable).with_name("randusers")), "run")
 OUR_KEYS = r"users_csv/dt=[^/]+/users\.csv"
 # `{scratch}` is the round's directory, `{workers}` how many processes are worth their start.
 PIPELINES = (
-    Contender(report.OURS, (str(Path(sys.executable).with_name("randusers")), "run"), OUR_KEYS),
+    Contender(report.OURS, OUR_ARGV, OUR_KEYS),
+    Contender(report.SECOND_DAY, OUR_ARGV, OUR_KEYS, days=2),
     Contender(report.NAIVE, (PEERS_PYTHON, str(PEERS / "naive.py")), r"users\.csv"),
     Contender(
         report.DLT,
@@ -53,7 +59,7 @@ PIPELINES = (
 )
 DAGSTER_ALONE = tuple(
     Contender(name, (sys.executable, str(PEERS / "three_empty_assets.py"), *arguments), None)
-    for name, arguments in ((report.EMPTY, ()), (report.SPARED, ("spared",)))
+    for name, arguments in ((report.EMPTY, ()), (report.FROZEN, ("gc-frozen",)))
 )
 MULTIPROCESS = Contender(
     report.MULTIPROCESS, (sys.executable, str(PEERS / "multiprocess.py"), "{scratch}"), OUR_KEYS
@@ -118,21 +124,24 @@ def run_once(contender: Contender, users: int, url: str, s3: LocalS3) -> Usage:
     workers = 1 if users <= LARGEST_START_UP else os.cpu_count() or 1
     with fresh(url, s3) as (env, scratch, bucket):
         argv = [part.format(scratch=scratch, workers=workers) for part in contender.argv]
+        if contender.days > 1:
+            script("benchmarks.day_before", [], env)
         usage = measure(argv, env, WORK / "round.log")
         if contender.keys:
+            expected = users * contender.days
             rows = csv_rows(s3.endpoint_url, bucket, contender.keys)
-            if rows != users:
-                raise BenchmarkError(f"{contender.name} wrote {rows:,} of {users:,} rows.")
+            if rows != expected:
+                raise BenchmarkError(f"{contender.name} wrote {rows:,} of {expected:,} rows.")
     return usage
 
 
 def how_often(contender: Contender, users: int, *, quick: bool) -> int:
-    """Fewer rounds for what takes long."""
+    """How many rounds a contender runs: fewer where they take long."""
     if quick:
         return 1 if contender is MULTIPROCESS else 2
     if users <= LARGEST_START_UP:
         return 3 if contender is MULTIPROCESS else 7
-    return 2 if users >= 1_000_000 and contender.name != report.OURS else 3
+    return 2 if users >= 1_000_000 and contender.argv != OUR_ARGV else 3
 
 
 def compete(
@@ -145,8 +154,8 @@ def compete(
             for contender in contenders if number % 2 == 0 else contenders[::-1]:
                 if number < rounds[contender.name]:
                     usage = run_once(contender, users, url, s3)
-                    say(
-                        f"{users:>10,} users  {contender.name:<22} {usage.wall:8.2f} s wall"
+                    progress(
+                        f"{users:>10,} users  {contender.name:<30} {usage.wall:8.2f} s wall"
                         f" {usage.cpu:8.2f} s CPU {usage.peak_mb:8.0f} MB"
                     )
                     records.append({"users": users, "contender": contender.name, **usage._asdict()})
@@ -165,8 +174,8 @@ def script(module: str, arguments: Sequence[int], env: dict[str, str]) -> dict[s
     )
     if done.returncode:
         raise BenchmarkError(f"{module} ended with status {done.returncode}.")
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
 
 
 def floors(users: int, s3: LocalS3) -> dict[str, Any]:
@@ -176,12 +185,12 @@ def floors(users: int, s3: LocalS3) -> dict[str, Any]:
 
 
 def latency(s3: LocalS3) -> dict[str, Any]:
-    """Our client on pages that each take a while, and the ideal for as many in flight."""
+    """Our client on slow pages, and the ideal for as many downloaded at once."""
     users = LATENCY_PAGES * PAGE_SIZE
     with simulator(users, LATENCY_MS) as url, fresh(url, s3) as (env, _, _):
-        told = script("benchmarks.latency", [PAGE_SIZE, LATENCY_IN_FLIGHT], env)
-    ideal = -(-LATENCY_PAGES // LATENCY_IN_FLIGHT) * LATENCY_MS / 1000
-    return {**told, "latency_ms": LATENCY_MS, "ideal": ideal}
+        measured = script("benchmarks.latency", [PAGE_SIZE, LATENCY_AT_ONCE], env)
+    ideal = -(-LATENCY_PAGES // LATENCY_AT_ONCE) * LATENCY_MS / 1000
+    return {**measured, "latency_ms": LATENCY_MS, "ideal": ideal}
 
 
 def install_peers() -> None:
@@ -219,28 +228,28 @@ def versions() -> dict[str, list[str]]:
     ask = "import sys; from importlib.metadata import version as v; print(*map(v, sys.argv[1:]))"
     peers = ("dlt", "requests", "pandas", "boto3", "pyarrow")
     ours = ("dagster", "dagster-aws", "requests", "boto3", "pyarrow", "msgspec", "ministack")
-    said = subprocess.run(  # noqa: S603 - the peers' own interpreter
+    found = subprocess.run(  # noqa: S603 - the peers' own interpreter
         [PEERS_PYTHON, "-c", ask, *peers], check=True, capture_output=True, text=True
     ).stdout.split()
     return {
         "Ours": [f"{name} {version(name)}" for name in ours],
-        "Peers": [f"{name} {found}" for name, found in zip(peers, said, strict=True)],
+        "Peers": [f"{name} {peer}" for name, peer in zip(peers, found, strict=True)],
     }
 
 
-def started(path: Path, *, anew: bool) -> dict[str, Any]:
+def load_results(path: Path, *, anew: bool) -> dict[str, Any]:
     """The results to add to: none, or those of `path` if they are of this machine."""
     empty: dict[str, Any] = {"machine": machine(), "versions": versions(), "rounds": []}
     if anew or not path.exists():
         return {**empty, "load": round(os.getloadavg()[0], 2)}
     results: dict[str, Any] = json.loads(path.read_text())
     if any(results[key] != empty[key] for key in ("machine", "versions")):
-        raise BenchmarkError(f"{path} is of another machine or other versions: run without a flag.")
+        raise BenchmarkError(f"{path} is from another machine or version: run without a flag.")
     return results
 
 
-def say(line: str) -> None:
-    """Tell progress."""
+def progress(line: str) -> None:
+    """Print progress."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -248,25 +257,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what was asked for; 1 if a round failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two sizes, few rounds; kept apart")
-    parser.add_argument("--huge", action="store_true", help=f"add ours alone at {HUGE:,} users")
-    parser.add_argument("--latency", action="store_true", help="measure the latency line anew")
-    parser.add_argument("--floors", action="store_true", help="measure the floors anew")
+    parser.add_argument("--huge", action="store_true", help=f"add only ours, at {HUGE:,} users")
+    parser.add_argument("--latency", action="store_true", help="measure the latency again")
+    parser.add_argument("--floors", action="store_true", help="measure the floors again")
     parser.add_argument("--sizes", help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     sizes = [500, 100_000] if given.quick else [500, 100_000, 1_000_000]
     if given.sizes:
         sizes = [int(size) for size in given.sizes.split(",")]
-    # The figures that are shown to readers are those of a whole run.
+    # Only a full run may change the figures that readers see.
     directory = WORK / "results" if given.quick or given.sizes else HERE
     directory.mkdir(parents=True, exist_ok=True)
     part = given.huge or given.latency or given.floors
     try:
         install_peers()
-        results = started(directory / "results.json", anew=not part)
+        results = load_results(directory / "results.json", anew=not part)
         with local_s3(WORK / "s3") as s3:
             if not part:
-                whole_run(results, sizes, s3, quick=given.quick, at_most=given.rounds)
+                full_run(results, sizes, s3, quick=given.quick, at_most=given.rounds)
             if given.huge:
                 old = [record for record in results["rounds"] if record["users"] != HUGE]
                 results["rounds"] = old + compete(HUGE, s3, PIPELINES[:1], {report.OURS: 1})
@@ -275,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.latency or not part:
                 results["latency"] = latency(s3)
     except (BenchmarkError, SandboxError, subprocess.SubprocessError) as error:
-        say(f"benchmarks: {error}")
+        progress(f"benchmarks: {error}")
         return 1
     (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     text = report.render(results)
@@ -286,11 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def whole_run(
+def full_run(
     results: dict[str, Any], sizes: list[int], s3: LocalS3, *, quick: bool, at_most: int | None
 ) -> None:
     """All contenders at all sizes."""
-    say("one round that does not count, for the caches:")
+    progress("one warm-up round that does not count:")
     compete(min(sizes), s3, PIPELINES, {c.name: 1 for c in PIPELINES})
     for users in sizes:
         contenders = list(PIPELINES)

@@ -5,16 +5,16 @@ import os
 import sys
 import time
 
-from randusers_assets.resources import RandomUsersApi
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.fetch.client import Api
+from randusers_assets.pipeline.fetch.snapshot import fetch_snapshot
 
 
 def main(page_size: int, concurrency: int) -> None:
-    """Fetch one snapshot and tell the seconds and the pages."""
-    api = RandomUsersApi(
-        url=os.environ["RANDUSERS_API_URL"], page_size=page_size, concurrency=concurrency
-    )
+    """Fetch one snapshot; print the seconds and the pages."""
+    api = Api(os.environ["RANDUSERS_API_URL"], page_size, concurrency)
     start = time.perf_counter()
-    raw = api.snapshot()
+    raw, _ = fetch_snapshot(api, CONTRACT)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "pages": raw.facts.pages, "concurrency": concurrency}))
 

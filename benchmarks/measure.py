@@ -60,8 +60,8 @@ def measure(argv: Sequence[str], environment: Mapping[str, str], log: Path) -> U
             if process.returncode is None:
                 process.kill()
     if process.returncode:
-        said = log.read_text(errors="replace").strip().rpartition("\n")[2]
-        raise BenchmarkError(f"{' '.join(argv)} ended with status {process.returncode}: {said}")
+        last = log.read_text(errors="replace").strip().rpartition("\n")[2]
+        raise BenchmarkError(f"{' '.join(argv)} ended with status {process.returncode}: {last}")
     if usage.ru_maxrss <= resource.getrusage(resource.RUSAGE_SELF).ru_maxrss:
         raise BenchmarkError(f"{' '.join(argv)} was smaller than the process that measured it.")
     peak_mb = usage.ru_maxrss * MAXRSS_BYTES / 1e6

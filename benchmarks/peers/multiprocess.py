@@ -1,4 +1,4 @@
-"""Our own assets under the executor that Dagster has by default: a process for each step."""
+"""Our own assets under the executor that Dagster uses by default: a process for each step."""
 
 import sys
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from randusers_assets.definitions import defs as ours
 
 
 def users_snapshot_multiprocess() -> dg.JobDefinition:
-    """Build the job anew in each step's process."""
+    """Build the job; each step's process does so again."""
     job = dg.define_asset_job(
         "users_snapshot_multiprocess",
         ["raw_users", "users_df", "users_csv"],
