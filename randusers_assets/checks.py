@@ -48,12 +48,9 @@ USERS_CSV_GATES = {
 
 
 def gates(asset: str, descriptions: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
-    """The checks of one day of an asset; without `partitions_def` each would load all days.
-
-    It is a preview API, hence the suppressed warning.
-    """
+    """The checks of one day of an asset; without `partitions_def` each would load all days."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.PreviewWarning)
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of `partitions_def`
         return [
             dg.AssetCheckSpec(
                 name,

@@ -25,9 +25,8 @@ class Interrupted(dg.DagsterError, dg.DagsterExecutionInterruptedError):
 def dagster_failures(context: dg.AssetExecutionContext | None = None) -> Iterator[None]:
     """Turn a SnapshotError into a dagster.Failure, which ends the step in its sentence.
 
-    Dagster retries only what may succeed later. On the last attempt it would report "Exceeded
-    max_retries", so that attempt is not retried; `context` says which attempt it is. Ctrl-C and
-    Terminate raise Interrupted, because Dagster would retry its own interruption.
+    The last attempt, which `context` knows, is not retried: Dagster would report "Exceeded
+    max_retries". Ctrl-C and Terminate raise Interrupted: Dagster would retry its own interruption.
     """
     try:
         yield

@@ -61,10 +61,7 @@ def lineage(contract: Contract, upstream: str, source: Callable[[Column], str]) 
 def with_places(
     assets: Sequence[dg.AssetsDefinition], run: SnapshotRun
 ) -> list[dg.AssetsDefinition]:
-    """The assets, each with its code's file and line, and its objects' URI if a bucket is set.
-
-    Code references are a beta API, hence the suppressed warning.
-    """
+    """The assets with the file and line of their code, and with their objects' URIs."""
     path = {"raw_users": raw_path, "users_df": frames_path, "users_csv": csv_path}
 
     def with_uri(spec: dg.AssetSpec) -> dg.AssetSpec:
@@ -72,7 +69,7 @@ def with_places(
         return spec.merge_attributes(metadata={"dagster/uri": uri} if run.store.bucket else {})
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)
+        warnings.simplefilter("ignore", dg.BetaWarning)  # of code references
         return [
             asset.map_asset_specs(with_uri)
             for asset in dg.with_source_code_references(assets)

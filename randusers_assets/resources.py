@@ -86,12 +86,8 @@ class SnapshotGate(dg.ConfigurableResource):  # type: ignore[type-arg]  # the re
         le=1,
         description="Share of rows that may be set aside; more than the setting needs a reason",
     )
-    accept_rejects: str = Field(
-        default="", description="Why this run may set more rows aside; recorded in the receipt"
-    )
-    accept_change: str = Field(
-        default="", description="Why this run may differ from history; recorded in the receipt"
-    )
+    accept_rejects: str = Field(default="", description="Why more may be set aside; recorded")
+    accept_change: str = Field(default="", description="Why history may break; recorded")
 
     @property
     def policy(self) -> Policy:

@@ -143,8 +143,7 @@ def _unlogged() -> Iterator[None]:
 def post(url: str, text: str) -> None:
     """Post `{"text": …}` once, or raise Undelivered, which never shows the URL.
 
-    Slack gives three characters a meaning, so they are escaped:
-    https://docs.slack.dev/messaging/formatting-message-text#escaping
+    Slack's three are escaped: docs.slack.dev/messaging/formatting-message-text#escaping
     """
     body, timeout = {"text": html.escape(text, quote=False)}, (CONNECT_SECONDS, READ_SECONDS)
     try:

@@ -50,10 +50,7 @@ SETTINGS: Mapping[str, Setting] = {
 
 
 def setting(name: str) -> str:
-    """The value of a setting, or its default where the variable is unset or empty.
-
-    DagsterInvalidDefinitionError if the value does not have the setting's form.
-    """
+    """The value of a setting, or its default; DagsterInvalidDefinitionError on a wrong form."""
     known = SETTINGS[name]
     value = dg.EnvVar(name).get_value() or known.default
     if not re.fullmatch(known.form, value):

@@ -20,9 +20,9 @@ TIMESTAMP = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"
 class Column:
     """One column: where the API's JSON holds it, what it may be, and what it means.
 
-    `code` is text that the API sends as an int or a string; `json` is a list or object, published
-    as compact JSON text. A `required` column is neither NULL nor empty; any other may be NULL, but
-    its path must be there. Only the first character of a `personal` value is ever shown.
+    `code` is text that comes as an int or a string; `json` is a list or object, published as text.
+    A `required` column is neither NULL nor empty; others may be NULL, but their paths must be
+    there. Only the first character of a `personal` value is ever shown.
     """
 
     path: str
@@ -49,11 +49,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Page-number paging: the query parameters, and the fields of an answer.
-
-    `listing` is the object in the answer that holds the rows and what the page declares; the other
-    names, down to `next`, are its fields.
-    """
+    """Page-number paging: query parameters, the answer's `listing`, and that one's fields."""
 
     page: str = "page"
     limit: str = "limit"

@@ -2,10 +2,7 @@
 
 
 class SnapshotError(Exception):
-    """A step failed; the message says what, where, and what to do.
-
-    `retryable` is true where the same step may succeed later without anybody's help.
-    """
+    """A step failed: what, where, and what to do; `retryable` if it may succeed later."""
 
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)

@@ -26,10 +26,7 @@ def encode_csv(rows: pa.RecordBatch | pa.Table) -> bytes:
 
 
 def parse_csv(records: bytes, schema: pa.Schema) -> pa.Table:
-    """Parse CSV records without a header, `""` as the empty text and nothing as NULL.
-
-    Raises pyarrow.ArrowInvalid where columns or types are not those of the schema.
-    """
+    """Parse CSV records without a header; `""` is the empty text and nothing is NULL."""
     if not records:
         return schema.empty_table()
     # One block: no record may straddle two, however long it is; Arrow's offsets end at 2 GiB.

@@ -45,10 +45,7 @@ def reject_schema(contract: Contract) -> pa.Schema:
 
 
 def audit_csv(frames: UserFrames) -> AuditedCsv:
-    """Encode the rows that break no rule; no gate has judged them yet.
-
-    Every encoded batch is parsed back; SnapshotError if it differs from its source.
-    """
+    """Encode the rows that break no rule; parse each encoded batch back and compare it."""
     start = time.perf_counter()
     contract, schema = frames.contract, arrow_schema(frames.contract)
     audit, formulas = Audit(contract), RuleCount()

@@ -39,10 +39,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class History:
-    """The last publication before a day: its date, rows, and NULLs of each column.
-
-    `accepted_change` is the reason that this day's own receipt gives for the same CSV.
-    """
+    """The last publication before a day, and why this day's receipt accepted the same CSV."""
 
     date: str | None = None
     rows: int = 0

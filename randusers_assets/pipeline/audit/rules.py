@@ -199,10 +199,7 @@ class Audit:
         return Verdict(reasons)
 
     def count_duplicates(self, batches: Batches) -> dict[str, RuleCount]:
-        """The rows that share a value of a unique column.
-
-        Texts are compared by hash first; `batches` is read again only where hashes meet.
-        """
+        """The rows that share a unique value; `batches` is read only where hashes meet."""
         counts = {}
         for name, keys in self._keys.items():
             chunks = partial(_chunks, self.contract.by_name[name], self.contract.key, batches)

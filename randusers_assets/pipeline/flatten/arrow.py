@@ -66,10 +66,7 @@ def flatten_lines(block: bytes, contract: Contract) -> FlatLines:
 
 @cache
 def arrow_schema(contract: Contract) -> pa.Schema:
-    """The flat columns in contract order: `int64`, `float64` or `string`, all nullable.
-
-    Timestamps stay text, as sent, so that the CSV cannot differ from the API by a formatting rule.
-    """
+    """The flat columns in contract order; timestamps stay text, exactly as sent."""
     types = {"integer": pa.int64(), "number": pa.float64()}
     return pa.schema([(c.name, types.get(c.type, pa.string())) for c in contract.columns])
 

@@ -43,10 +43,7 @@ class Comparison:
 
 
 def compare_with_day_before(store: Store, date: str, frames: UserFrames) -> Comparison | None:
-    """Compare a snapshot with the stored one of the day before; None if there is none.
-
-    Memory stays flat: 16 bytes a row are on the disk.
-    """
+    """Compare with the stored day before, if any; 16 bytes of disk a row, flat memory."""
     before = (datetime.date.fromisoformat(date) - datetime.timedelta(days=1)).isoformat()
     path = frames_path(frames.contract, before)
     if store.head(path) is None:

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def save(store: Store, date: str, snapshot: RawUsers | UserFrames) -> tuple[str, Stored]:
-    """Store a day's raw snapshot, its facts in the object's metadata, or its flat rows.
-
-    Returns the path and what S3 says of the object.
-    """
+    """Store a day's raw snapshot or flat rows; the path, and what S3 says of the object."""
     path, content_type = frames_path(snapshot.contract, date), "application/vnd.apache.parquet"
     metadata = {}
     if isinstance(snapshot, RawUsers):

@@ -108,8 +108,7 @@ def not_published(store: Store, contract: Contract, date: str | None) -> Snapsho
 def find_history(store: Store, contract: Contract, date: str, sha256: str) -> History:
     """What the gates need to know of the publications before a day.
 
-    Walks back from `latest.json` along each receipt's `previous`. `sha256` is that of the day's new
-    CSV: a change that was accepted for the same bytes stays accepted.
+    A change that was accepted for a CSV of the same `sha256` stays accepted.
     """
     own, latest = read_receipt(store, contract, date), read_latest(store, contract)
     accepted = own[0].accepted_change if own and own[0].csv.sha256 == sha256 else ""

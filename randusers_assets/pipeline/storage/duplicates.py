@@ -68,10 +68,7 @@ class Keys:
                 yield np.frombuffer(chunk, dtype=np.int64)
 
     def repeated(self) -> Numbers:
-        """The keys that come more than once, each once, in ascending order.
-
-        Reads all keys once for every `PASS_KEYS` of them, and sorts a share of them each time.
-        """
+        """The keys that come twice or more, ascending; all are read once per `PASS_KEYS`."""
         passes = max(1, -(-self.count // PASS_KEYS))
         found = [np.empty(0, dtype=np.int64)]
         for number in range(passes):
@@ -86,8 +83,7 @@ class Keys:
     ) -> Duplicates:
         """Count the rows that share their key, and find the first few that repeat an earlier one.
 
-        `source` gives the keys again with their exact values, where a key is only a hash; it is
-        read only if keys meet. Takes memory by the number of such keys.
+        `source` gives them again with exact values, if keys are hashes; read only if they meet.
         """
         found = Duplicates()
         if not (suspects := self.repeated()).size:

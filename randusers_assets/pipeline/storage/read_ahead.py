@@ -13,8 +13,7 @@ _END = object()
 def read_ahead(items: Iterator[T], depth: int = 2) -> Generator[T, None, None]:
     """Yield `items` in order while a thread prepares the next `depth` of them.
 
-    An exception of `items` is raised where its item would have been. Closing the generator early
-    waits for the item that is being prepared.
+    An exception of `items` is raised in its place; closing early waits for the item in preparation.
     """
     pool = ThreadPoolExecutor(1)
     try:

@@ -156,8 +156,7 @@ class Store:
     ) -> Stored:
         """Replace an object by compare-and-swap; SnapshotError after `SWAP_TRIES` lost races.
 
-        `decide` looks at what is stored and returns it, to leave it as it is, or a replacement for
-        it; it is called again whenever another run was faster.
+        `decide` looks at what is stored and returns it, to keep it, or its replacement.
         """
         for _ in range(SWAP_TRIES):
             chosen = decide()

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 class TempFile:
-    """An unlinked file in `TMPDIR`, freed with its last user, also after `kill -9`.
-
-    SnapshotError if the directory has less room than `expected_bytes`.
-    """
+    """An unlinked file in `TMPDIR`, freed with its last user, also after `kill -9`."""
 
     def __init__(self, expected_bytes: int = 0) -> None:
         free = shutil.disk_usage(tempfile.gettempdir()).free
