@@ -21,8 +21,21 @@ class Interrupted(dg.DagsterError, dg.DagsterExecutionInterruptedError):
     """Somebody stopped the run; a Dagster error, because Dagster never retries those."""
 
 
+Context = dg.AssetExecutionContext | dg.OutputContext | dg.InputContext
+
+
+def _attempts(context: Context | None) -> int:
+    """How often the step was tried before; 0 outside of a run, as in `load_asset_value`."""
+    if context is None or isinstance(context, dg.AssetExecutionContext):
+        return context.retry_number if context else 0
+    try:
+        return context.step_context.previous_attempt_count
+    except dg.DagsterInvariantViolationError:
+        return 0
+
+
 @contextmanager
-def dagster_failures(context: dg.AssetExecutionContext | None = None) -> Iterator[None]:
+def dagster_failures(context: Context | None = None) -> Iterator[None]:
     """Turn a SnapshotError into a dagster.Failure, which ends the step in its sentence.
 
     The last attempt, which `context` knows, is not retried: Dagster would report "Exceeded
@@ -31,8 +44,8 @@ def dagster_failures(context: dg.AssetExecutionContext | None = None) -> Iterato
     try:
         yield
     except SnapshotError as error:
-        last = context is not None and context.retry_number >= RETRY_POLICY.max_retries
-        raise dg.Failure(str(error), allow_retries=error.retryable and not last) from error
+        retry = error.retryable and _attempts(context) < RETRY_POLICY.max_retries
+        raise dg.Failure(str(error), allow_retries=retry) from error
     except dg.DagsterExecutionInterruptedError:
         raise Interrupted(INTERRUPTED) from None
 

@@ -23,7 +23,7 @@ class UsersIOManager(dg.IOManager):
     ) -> None:
         """Store a day, and show where and what in the materialization's metadata."""
         date = context.asset_partition_key
-        with record_seconds(context, "store"), dagster_failures():
+        with record_seconds(context, "store"), dagster_failures(context):
             if isinstance(obj, PassedCsv):
                 shown = publication_metadata(publish(self.run.store, date, obj, context.run_id))
             else:
@@ -37,7 +37,7 @@ class UsersIOManager(dg.IOManager):
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  # the annotation decides
         """Load a day: in batches where the input is annotated so, else as one DataFrame."""
         date, wanted = context.asset_partition_key, context.dagster_type.typing_type
-        with dagster_failures():
+        with dagster_failures(context):
             match context.asset_key.path[-1]:
                 case "raw_users":
                     return self.run.load_raw(date)

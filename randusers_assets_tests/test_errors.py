@@ -73,3 +73,39 @@ def test_step_ends_in_its_message_after_its_attempts(
     ours = found.cls_name in ("Failure", "Interrupted")
     assert (found.cls_name if ours else "Dagster's own") == last
     assert failure_message(root_cause(found)) == (INTERRUPTED if error is STOPPED else MESSAGE)
+
+
+@pytest.mark.parametrize("stores", [True, False])
+def test_io_manager_ends_a_step_in_its_message_on_the_last_attempt(*, stores: bool) -> None:
+    """An S3 outage that outlasts the retries of a step ends in its message, storing or loading."""
+
+    class Failing(dg.IOManager):
+        def handle_output(self, context: dg.OutputContext, obj: object) -> None:  # noqa: ARG002  # Dagster's signature
+            with dagster_failures(context):
+                if stores:
+                    raise DOWN
+
+        def load_input(self, context: dg.InputContext) -> object:
+            with dagster_failures(context):
+                raise DOWN
+
+    @dg.asset(retry_policy=NO_DELAY)
+    def first() -> int:
+        return 1
+
+    @dg.asset(retry_policy=NO_DELAY)
+    def second(first: int) -> int:
+        return first
+
+    resources = {"io_manager": Failing()}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [first, second], resources=resources, instance=instance, raise_on_error=False
+        )
+    (ended,) = (event for event in result.all_events if event.is_step_failure)
+    retried = [event for event in result.all_events if event.is_step_up_for_retry]
+    found = ended.step_failure_data.error
+    assert found is not None
+    assert (ended.step_key, len(retried)) == ("first" if stores else "second", 2)
+    assert "max_retries" not in found.message
+    assert failure_message(root_cause(found)) == MESSAGE
