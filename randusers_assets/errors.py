@@ -26,10 +26,11 @@ Context = dg.AssetExecutionContext | dg.OutputContext | dg.InputContext
 
 def _attempts(context: Context | None) -> int:
     """How often the step was tried before; 0 outside of a run, as in `load_asset_value`."""
-    if context is None or isinstance(context, dg.AssetExecutionContext):
-        return context.retry_number if context else 0
+    if isinstance(context, dg.AssetExecutionContext):
+        attempts: int = context.retry_number
+        return attempts
     try:
-        return context.step_context.previous_attempt_count
+        return context.step_context.previous_attempt_count if context else 0
     except dg.DagsterInvariantViolationError:
         return 0
 

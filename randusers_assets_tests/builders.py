@@ -106,6 +106,14 @@ def passed(
     return PassedCsv(csv, judge(csv, policy or Policy(), history or History()))
 
 
+def temp_file_of(data: bytes) -> TempFile:
+    """A temp file of these bytes."""
+    file = TempFile()
+    with file.writer() as writer:
+        writer.write(data)
+    return file
+
+
 def bytes_of(file: TempFile) -> bytes:
     """The bytes of a temp file."""
     with file.reader() as reader:

@@ -59,8 +59,8 @@ class Answer:
 class ApiSimulator:
     """Serve the API on a loopback port, in threads of this process, while the context is open.
 
-    To simulate a faulty API, override `answer`, `envelope` or `users_of`. `requests` counts all
-    requests, `request_headers` has the latest one's headers, with names in lower case.
+    To simulate a faulty API, override `answer`. `requests` counts all requests, `request_headers`
+    has the latest one's headers, with names in lower case.
     """
 
     def __init__(
@@ -112,22 +112,10 @@ class ApiSimulator:
     def answer(self, page: str | None, limit: str | None) -> Answer:
         """Return the answer to a request within the rate limit, from its raw query values."""
         number, size = paging.js_number(page or "1"), paging.js_number(limit or "10")
-        if isinstance(number, int) and isinstance(size, int):
-            envelope, users = self.envelope(number, size), self.users_of(number, size)
-        else:
-            envelope = paging.envelope(number, size, len(self.users))
-            users = self.users.slice(*paging.bounds(number, size, len(self.users)))
+        envelope = paging.envelope(number, size, len(self.users))
+        users = self.users.slice(*paging.bounds(number, size, len(self.users)))
         head, mark, tail = json.dumps(envelope, separators=(",", ":")).partition('"data":[')
-        inside = users if mark else b""  # an overridden envelope may have no array
-        return Answer(200, b"".join((head.encode(), mark.encode(), inside, tail.encode())))
-
-    def envelope(self, page: int, limit: int) -> dict[str, Any]:
-        """Return the body of one page with an empty array of users."""
-        return paging.envelope(page, limit, len(self.users))
-
-    def users_of(self, page: int, limit: int) -> bytes:
-        """Return the users of one page as comma-joined JSON."""
-        return self.users.slice(*paging.bounds(page, limit, len(self.users)))
+        return Answer(200, b"".join((head.encode(), mark.encode(), users, tail.encode())))
 
     def respond(self, target: str, headers: Mapping[str, str]) -> Answer:
         """Count a GET of `target` and return its answer: rate limit, path, latency and gzip."""

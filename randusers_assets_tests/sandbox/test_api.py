@@ -179,35 +179,6 @@ def test_api_names_a_port_that_is_in_use(api: ApiSimulator) -> None:
     assert str(refusal.value) == f"The API simulator {busy}"
 
 
-class Misbehaving(ApiSimulator):
-    """Miscounts, fails on page 5, and has the users of page 1 on every page."""
-
-    def envelope(self, page: int, limit: int) -> dict[str, Any]:
-        """Declare one user too many, and page 5 a failure."""
-        envelope = super().envelope(page, limit)
-        if page == 5:
-            return envelope | {"data": None, "success": False}
-        envelope["data"]["totalItems"] += 1
-        return envelope
-
-    def users_of(self, page: int, limit: int) -> bytes:  # noqa: ARG002 - the point
-        """Return page 1 for every page."""
-        return super().users_of(1, limit)
-
-
-def test_api_misbehaves_as_its_subclass_says(users: UserSpool) -> None:
-    """A subclass can miscount, leave out the users and repeat a page."""
-    with Misbehaving(users) as api:
-        data, ids = _page(api, "page=4&limit=2")
-        assert (data["page"], data["totalItems"], ids) == (4, 501, [1, 2])
-        assert _get(f"{api.url}?page=5").json() == {
-            "statusCode": 200,
-            "data": None,
-            "message": "Random users fetched successfully",
-            "success": False,
-        }
-
-
 def test_api_process_reports_why_it_cannot_start(tmp_path: Path) -> None:
     """A count of users below 0 ends the process with status 1 and one sentence."""
     ended = python("-m", "randusers_sandbox.api", "--users", "-1", "--directory", str(tmp_path))

@@ -28,9 +28,8 @@ from randusers_assets.pipeline.flatten.frames import (
     parse_timestamps,
     to_frame,
 )
-from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets_tests import builders
-from randusers_assets_tests.builders import facts_of, frames_of
+from randusers_assets_tests.builders import facts_of, frames_of, temp_file_of
 from randusers_assets_tests.pipeline.samples import ORDERS, json_lines, order
 
 TIMESTAMP = "2024-02-29T23:59:59.999Z"
@@ -38,15 +37,8 @@ INSTANT = datetime(2024, 2, 29, 23, 59, 59, 999_000, UTC)
 FOREIGN = "{0}.parquet was not written under this contract: materialize {0}_df again."
 
 
-def _temp_file(data: bytes) -> TempFile:
-    file = TempFile()
-    with file.writer() as writer:
-        writer.write(data)
-    return file
-
-
 def _raw(lines: bytes) -> RawUsers:
-    return RawUsers(_temp_file(pa.Codec("zstd").compress(lines, asbytes=True)), FACTS, CONTRACT)
+    return RawUsers(temp_file_of(pa.Codec("zstd").compress(lines, asbytes=True)), FACTS, CONTRACT)
 
 
 def _flat(lines: bytes) -> UserFrames:
@@ -93,7 +85,7 @@ def test_raw_users_that_are_truncated_are_an_error() -> None:
     """A snapshot that lacks its end is not read as a smaller one."""
     data = pa.Codec("zstd").compress(_lines(2000), asbytes=True)
     with pytest.raises(OSError, match="Truncated compressed stream"):
-        list(RawUsers(_temp_file(data[:-1]), FACTS, CONTRACT).blocks())
+        list(RawUsers(temp_file_of(data[:-1]), FACTS, CONTRACT).blocks())
 
 
 def test_flatten_keeps_every_user_in_order() -> None:
@@ -234,7 +226,7 @@ _EMPTY = arrow_schema(CONTRACT).empty_table()
 
 def test_frames_are_read_under_their_contract_alone() -> None:
     """A Parquet file with the contract's columns and the facts of a snapshot is a snapshot."""
-    file = _temp_file(_parquet(_EMPTY, _FOOTER))
+    file = temp_file_of(_parquet(_EMPTY, _FOOTER))
     facts = UserFrames(file, CONTRACT).facts
     assert (facts.fetch, facts.raw_keys) == (FACTS, None)
     with pytest.raises(SnapshotError, match=f"^{re.escape(FOREIGN.format('orders'))}$"):
@@ -257,7 +249,7 @@ def test_frames_are_read_under_their_contract_alone() -> None:
 def test_frames_refuse_a_file_of_another_form(data: bytes) -> None:
     """Any other file is refused with the one sentence that says what to do."""
     with pytest.raises(SnapshotError, match=f"^{re.escape(FOREIGN.format('users'))}$"):
-        UserFrames(_temp_file(data), CONTRACT)
+        UserFrames(temp_file_of(data), CONTRACT)
 
 
 @pytest.mark.parametrize(

@@ -19,17 +19,9 @@ from hypothesis import strategies as st
 
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
-from randusers_assets_tests.builders import bytes_of
+from randusers_assets_tests.builders import bytes_of, temp_file_of
 
 FULL = "the disk is full: make room, or point TMPDIR to a larger disk."
-
-
-def temp_file_of(data: bytes) -> TempFile:
-    """A temp file of these bytes."""
-    file = TempFile()
-    with file.writer() as writer:
-        writer.write(data)
-    return file
 
 
 @pytest.fixture
