@@ -10,12 +10,14 @@ from randusers_assets.io_managers import users_io_manager
 from randusers_assets.metadata import with_places
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
 from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
-from randusers_assets.settings import setting
+from randusers_assets.settings import setting, setting_for_a_run
 
 random_users_api = RandomUsersApi(
-    url=setting("RANDUSERS_API_URL"),
+    url=setting_for_a_run("RANDUSERS_API_URL"),
+    token=setting_for_a_run("RANDUSERS_API_TOKEN"),
     page_size=int(setting("RANDUSERS_PAGE_SIZE")),
     concurrency=int(setting("RANDUSERS_CONCURRENCY")),
+    deadline_seconds=int(setting("RANDUSERS_DEADLINE_SECONDS")),
 )
 
 snapshot_store = SnapshotStore(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import dagster as dg
 
 from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.errors import SnapshotError
 
 
 class Setting(NamedTuple):
@@ -21,40 +22,60 @@ class Setting(NamedTuple):
 URL = r"https?://[^\s?#]+"
 
 SETTINGS: Mapping[str, Setting] = {
-    "RANDUSERS_BUCKET": Setting("", r".*", "a bucket's name", "Bucket for the snapshots"),
-    "RANDUSERS_PREFIX": Setting("", r"\S*", "a key prefix", "Prefix of every key"),
+    "RANDUSERS_BUCKET": Setting("", r".*", "a bucket's name", "For the snapshots"),
+    "RANDUSERS_PREFIX": Setting("", r"\S*", "a key prefix", "Key prefix"),
     "RANDUSERS_API_URL": Setting(
         CONTRACT.url, URL, "an http(s) URL without a query", "The users API"
     ),
+    "RANDUSERS_API_TOKEN": Setting(
+        "", r"([A-Za-z0-9._~+/-]+=*)?", "a bearer token (RFC 6750)", "Bearer token"
+    ),
     "RANDUSERS_PAGE_SIZE": Setting("500", r"[1-9]\d{0,5}", "a count from 1", "Rows a page"),
-    "RANDUSERS_CONCURRENCY": Setting("8", r"[1-9]\d?", "1 to 99", "Pages downloaded at once"),
+    "RANDUSERS_CONCURRENCY": Setting("8", r"[1-9]\d?", "1 to 99", "Parallel downloads"),
+    "RANDUSERS_DEADLINE_SECONDS": Setting(
+        "3600", r"[1-9]\d{0,5}", "a count of seconds from 1", "For one snapshot"
+    ),
     "RANDUSERS_START_DATE": Setting(
         "2026-11-01", r"\d{4}-[01]\d-[0-3]\d", "a day such as 2026-11-01", "First partition"
     ),
-    "RANDUSERS_CRON": Setting(
-        "0 6 * * *", r"\S+( \S+){4}", "five cron fields", "When the schedule runs, UTC"
-    ),
+    "RANDUSERS_CRON": Setting("0 6 * * *", r"\S+( \S+){4}", "five cron fields", "Schedule, UTC"),
     "RANDUSERS_MAX_REJECTED_RATIO": Setting(
-        "0", r"0|1|0?\.\d+|[01]\.0*", "a share from 0 to 1", "Share of rows that may be set aside"
+        "0", r"0|1|0?\.\d+|[01]\.0*", "a share from 0 to 1", "Allowed share of bad rows"
     ),
     "RANDUSERS_KMS_KEY_ID": Setting(
-        "", r"\S*", "a KMS key id or ARN", "SSE-KMS key (default: the bucket's encryption)"
+        "", r"\S*", "a KMS key id or ARN", "SSE-KMS key, else the bucket's"
     ),
     "RANDUSERS_ALERT_WEBHOOK_URL": Setting(
-        "", r"(https?://\S+)?", "an http(s) URL", "Failed runs are posted here"
+        "", r"(https?://\S+)?", "an http(s) URL", "Failures are posted here"
     ),
-    "RANDUSERS_UI_URL": Setting(
-        "http://localhost:3000", URL, "an http(s) URL", "The UI that alerts link to"
-    ),
+    "RANDUSERS_UI_URL": Setting("http://localhost:3000", URL, "an http(s) URL", "Alerts link here"),
 }
 
 
 def setting(name: str) -> str:
     """The value of a setting, or its default; DagsterInvalidDefinitionError on a wrong form."""
+    try:
+        return checked_setting(name, dg.EnvVar(name))
+    except SnapshotError as error:
+        raise dg.DagsterInvalidDefinitionError(str(error)) from None
+
+
+def setting_for_a_run(name: str) -> str:
+    """A setting that may hold a secret, for a resource: Dagster reads it in a run and not before.
+
+    So Dagster's UI and database have the variable's name, or the default if it is not set.
+    """
+    variable = dg.EnvVar(name)
+    return variable if variable.get_value() else SETTINGS[name].default
+
+
+def checked_setting(name: str, value: str) -> str:
+    """The value, by now read, if it has the form of the setting; else SnapshotError."""
     known = SETTINGS[name]
-    value = dg.EnvVar(name).get_value() or known.default
+    if isinstance(value, dg.EnvVar):
+        value = value.get_value() or known.default
     if not re.fullmatch(known.form, value):
-        raise dg.DagsterInvalidDefinitionError(
+        raise SnapshotError(
             f"{name} is not {known.expected}: correct it in the environment or in .env."
         )
     return value

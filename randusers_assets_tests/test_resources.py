@@ -17,6 +17,7 @@ from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
 from randusers_assets_tests.project import definitions_on
+from randusers_assets_tests.sandbox.processes import python
 from randusers_sandbox.api import ApiSimulator, generated_users
 
 # Dagster itself, as it initializes a resource that depends on another.
@@ -26,8 +27,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:
 def test_random_users_api_is_the_api_of_the_pipeline() -> None:
     """Each setting arrives."""
     url = "http://127.0.0.1:9"
-    api = RandomUsersApi(url=url, page_size=2, concurrency=3, deadline_seconds=4).api
-    assert api == Api(url, page_size=2, concurrency=3, deadline_seconds=4)
+    given = {"page_size": 2, "concurrency": 3, "deadline_seconds": 4, "token": "5"}
+    assert RandomUsersApi.model_validate({"url": url, **given}).api == Api(url, 2, 3, 4, "5")
 
 
 @pytest.mark.parametrize("setting", ["page_size", "concurrency", "deadline_seconds"])
@@ -35,6 +36,46 @@ def test_random_users_api_refuses_zero(setting: str) -> None:
     """A page, a thread or a deadline of zero is a mistake."""
     with pytest.raises(ValidationError, match=f"^1 validation error for .*\n{setting}\n"):
         RandomUsersApi.model_validate({"url": "http://127.0.0.1:9", setting: 0})
+
+
+def test_random_users_api_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables are read when they are used, copies keep them, and no repr has their values."""
+    monkeypatch.setenv("RANDUSERS_API_URL", "http://me:s3cr3t@127.0.0.1:9")
+    monkeypatch.setenv("RANDUSERS_API_TOKEN", "s3cr3t")
+    url, token = dg.EnvVar("RANDUSERS_API_URL"), dg.EnvVar("RANDUSERS_API_TOKEN")
+    configured = RandomUsersApi(url=url, token=token)
+    copied = RandomUsersApi(**configured.model_dump())
+    in_a_run = copied.process_config_and_initialize()
+    for one in (configured, copied, in_a_run):
+        assert (one.api.url, one.api.token) == ("http://me:s3cr3t@127.0.0.1:9", "s3cr3t")
+        assert "s3cr3t" not in f"{one!r} {one} {one.api!r}"
+    assert isinstance(copied.url, dg.EnvVar)
+    assert isinstance(copied.token, dg.EnvVar)
+
+
+SNAPSHOTS = """
+from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster._serdes import serialize_value
+from randusers_assets.definitions import defs, random_users_api
+
+print(serialize_value(RepositorySnap.from_def(defs.get_repository_def())))
+for name in ("users_snapshot_job", "__ASSET_JOB"):
+    print(serialize_value(defs.resolve_job_def(name).get_job_snapshot()))
+print(random_users_api.api.url, random_users_api.api.token)
+"""
+
+
+def test_definitions_snapshots_name_the_variables_of_secrets() -> None:
+    """What Dagster's UI and database get has the names; the values are there when they are used."""
+    url, token = "http://me:s3cr3t@127.0.0.1:9/users", "s3cr3tt0ken"
+    done = python("-c", SNAPSHOTS, RANDUSERS_API_URL=url, RANDUSERS_API_TOKEN=token)
+    *snapshots, used = done.stdout.splitlines()
+    assert used == f"{url} {token}", done.stderr
+    assert len(snapshots) == 3
+    for snapshot in snapshots:
+        assert "s3cr3t" not in snapshot
+        for name in ("RANDUSERS_API_URL", "RANDUSERS_API_TOKEN"):
+            assert f'{{"env": "{name}"}}' in snapshot.replace("\\", "")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from randusers_assets.settings import SETTINGS, setting
+from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.settings import SETTINGS, checked_setting, setting, setting_for_a_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,6 +27,8 @@ def test_setting_default_has_its_form(name: str, monkeypatch: pytest.MonkeyPatch
         ("RANDUSERS_PAGE_SIZE", "1", "0"),
         ("RANDUSERS_PAGE_SIZE", "10", "ten"),
         ("RANDUSERS_CONCURRENCY", "99", "100"),
+        ("RANDUSERS_DEADLINE_SECONDS", "60", "0"),
+        ("RANDUSERS_API_TOKEN", "a.B-c_9~+/==", "s3cr3t\u2028"),
         ("RANDUSERS_API_URL", "http://example.com", "ftp://example.com"),
         ("RANDUSERS_START_DATE", "2026-12-31", "yesterday"),
         ("RANDUSERS_CRON", "30 5 * * 1-5", "daily"),
@@ -43,6 +46,40 @@ def test_setting_of_the_wrong_form_is_named(
     sentence = f"{name} is not {SETTINGS[name].expected}: correct it in the environment or in .env."
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=f"^{re.escape(sentence)}$"):
         setting(name)
+
+
+@pytest.mark.parametrize("name", ["RANDUSERS_API_URL", "RANDUSERS_API_TOKEN"])
+def test_setting_for_a_run_is_the_variable_where_it_is_set(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster then keeps its name; unset or empty, the default is no secret."""
+    monkeypatch.setenv(name, "http://set")
+    variable = setting_for_a_run(name)
+    assert isinstance(variable, dg.EnvVar)
+    assert variable.env_var_name == name
+    monkeypatch.setenv(name, "")
+    assert setting_for_a_run(name) == SETTINGS[name].default
+    monkeypatch.delenv(name)
+    assert setting_for_a_run(name) == SETTINGS[name].default
+    assert not isinstance(setting_for_a_run(name), dg.EnvVar)
+
+
+def test_checked_setting_reads_a_variable_that_dagster_has_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A value is checked as it is, a variable as what it holds now; neither is in the sentence."""
+    name = "RANDUSERS_API_URL"
+    monkeypatch.setenv(name, "http://set")
+    assert checked_setting(name, dg.EnvVar(name)) == "http://set"
+    assert checked_setting(name, "http://given") == "http://given"
+    monkeypatch.setenv(name, "s3cr3t")
+    for wrong in (dg.EnvVar(name), "s3cr3t", ""):
+        with pytest.raises(SnapshotError) as refused:
+            checked_setting(name, wrong)
+        assert str(refused.value) == (
+            f"{name} is not an http(s) URL without a query: correct it in the environment or in"
+            " .env."
+        )
 
 
 def test_settings_are_documented_as_they_are_in_the_code() -> None:

@@ -20,10 +20,9 @@ ORDERS = Contract(
     unique=("order_number",),
     # One at the top, one beside a column, and one named as a column elsewhere is.
     secrets=("token", "order.pin", "buyer.number"),
-    # In the order of Paging: page, limit, ..., success, message.
+    # In the order of Paging: page, limit, ..., listing, success.
     paging=Paging(
-        *("at", "size", "count", "pages", "held", "before", "after", "orders", "result"),
-        *("ok", "error"),
+        *("at", "size", "count", "pages", "held", "before", "after", "orders", "result", "ok")
     ),
 )
 

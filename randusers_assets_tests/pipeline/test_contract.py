@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from randusers_assets.pipeline.contract import Column, Contract, Paging
@@ -32,7 +32,6 @@ def test_column_name_is_its_path_joined_with_underscores() -> None:
     assert tuple(ORDERS.by_name.values()) == ORDERS.columns
 
 
-@settings(deadline=None, max_examples=300)
 @given(value=st.none() | st.text() | st.integers(-(2**63), 2**63) | st.floats())
 def test_column_masks_all_but_the_first_character_of_a_personal_value(
     value: str | float | None,
@@ -56,7 +55,6 @@ def test_contract_takes_a_nested_key_other_paging_and_neighbouring_paths() -> No
 NO_COLUMN = "{} is no column."
 NO_KEY = "the key nr must be a required integer."
 OVERLAP = "the paths {} and {} overlap."
-JSON_BESIDE = "the json column j.k is inside an object that holds a secret."
 PERSONAL_CHART = "a chart of who would show personal values."
 
 
@@ -75,7 +73,6 @@ PERSONAL_CHART = "a chart of who would show personal values."
         ([text("a.b")], {"secrets": ("a.b",)}, OVERLAP.format("a.b", "a.b")),
         ([text("a.b.c")], {"secrets": ("a",)}, OVERLAP.format("a", "a.b.c")),
         ([Column("a", "json", "")], {"secrets": ("a.pin",)}, OVERLAP.format("a", "a.pin")),
-        ([Column("j.k", "json", "")], {"secrets": ("k", "j.a.pw")}, JSON_BESIDE),
         ([Column("who", "text", "", personal=True)], {"charts": ("id", "who")}, PERSONAL_CHART),
     ],
 )

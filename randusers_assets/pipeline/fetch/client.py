@@ -5,17 +5,18 @@ import logging
 import math
 import operator
 import random
+import ssl
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from itertools import chain, islice
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import tenacity
@@ -23,21 +24,31 @@ import urllib3
 
 from randusers_assets.pipeline.contract import Contract
 from randusers_assets.pipeline.errors import SnapshotError
-from randusers_assets.pipeline.fetch.pages import Page, Refused, Unreadable, read_page
+from randusers_assets.pipeline.fetch.connections import ApiSession, end_reads_at
+from randusers_assets.pipeline.fetch.pages import BadData, Page, Refused, Unreadable, read_page
+from randusers_assets.pipeline.fetch.rate_limit import read_rate_limit, read_retry_after
 
 logger = logging.getLogger(__name__)
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
+PAGE_SECONDS = 120.0  # for one try: connection, head and body
 CHUNK_BYTES = 1 << 18
+# The most that a page may take in memory, beside so much for each of its rows.
+PAGE_BYTES, ROW_BYTES = 1 << 20, 1 << 16
 PAGE_TRIES = 5
 
 
 class TransientError(Exception):
     """A failed download that may succeed; the server asked to wait `wait_seconds`, if finite."""
 
-    def __init__(self, phrase: str, wait_seconds: float = math.inf) -> None:
+    def __init__(
+        self,
+        phrase: str,
+        wait_seconds: float = math.inf,
+        advice: str = "check RANDUSERS_API_URL and that the API is up",
+    ) -> None:
         super().__init__(phrase)
-        self.wait_seconds = wait_seconds
+        self.wait_seconds, self.advice = wait_seconds, advice
 
 
 class Tally(NamedTuple):
@@ -61,10 +72,11 @@ def redact_url(url: str) -> str:
 class Api:
     """Where the API is and how to download from it."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     page_size: int = 500
     concurrency: int = 8
     deadline_seconds: float = 3600
+    token: str = field(default="", repr=False)
 
 
 class ApiClient(contextlib.AbstractContextManager["ApiClient"]):
@@ -72,13 +84,12 @@ class ApiClient(contextlib.AbstractContextManager["ApiClient"]):
 
     def __init__(self, api: Api, contract: Contract) -> None:
         self.api, self.contract, self.url = api, contract, redact_url(api.url)
-        self.session = requests.Session()
-        self.session.stream = True
+        if api.token and any(requests.utils.get_auth_from_url(api.url)):
+            raise SnapshotError(
+                "RANDUSERS_API_TOKEN is set and RANDUSERS_API_URL has a user: remove one of them."
+            )
+        self.session = ApiSession(api.concurrency, api.token)
         self.session.headers["User-Agent"] = f"randusers-assets/{version('randusers-assets')}"
-        # A netrc file on the machine is not meant for this API, nor to be read for every page.
-        self.session.auth = _sign_in
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=api.concurrency))
         self.deadline = time.monotonic() + api.deadline_seconds
         self.lock = threading.Lock()
         self.stopped = threading.Event()
@@ -134,20 +145,21 @@ class ApiClient(contextlib.AbstractContextManager["ApiClient"]):
             return self._retrying(Unreadable)(lambda: read_page(next(bodies), self.contract))
         except Refused as refusal:
             raise SnapshotError(
-                f"{where} answered success: false ({str(refusal)[:200]!r}):"
-                " check RANDUSERS_API_URL and the API's status."
+                f"{where} answered success: false: check RANDUSERS_API_URL and the API's status."
             ) from refusal
+        except BadData as bad:
+            raise SnapshotError(
+                f"{where}: {bad}: tell the API's owner, or adapt contract.py."
+            ) from bad
         except Unreadable as unreadable:
             raise SnapshotError(
                 f"{where} did not answer with a page, {PAGE_TRIES} times: {unreadable};"
-                " check RANDUSERS_API_URL.",
+                " check RANDUSERS_API_URL, or tell the API's owner.",
                 retryable=True,
             ) from unreadable
         except TransientError as error:
             raise SnapshotError(
-                f"{where}: {error}, {PAGE_TRIES} times:"
-                " check RANDUSERS_API_URL and that the API is up.",
-                retryable=True,
+                f"{where}: {error}, {PAGE_TRIES} times: {error.advice}.", retryable=True
             ) from error
 
     def _body(self, number: int, limit: int) -> bytes:
@@ -197,52 +209,95 @@ class ApiClient(contextlib.AbstractContextManager["ApiClient"]):
 
     def _get(self, number: int, limit: int) -> bytes:
         self.pace()
+        where = self._where(number, limit)
         query = {self.contract.paging.page: number, self.contract.paging.limit: limit}
-        left = max(self.deadline - time.monotonic(), 0.001)
-        timeout = (min(CONNECT_SECONDS, left), min(READ_SECONDS, left))
+        started = time.monotonic()
+        total = max(min(PAGE_SECONDS, self.deadline - started), 0.001)
+        timeout = (min(CONNECT_SECONDS, total), min(READ_SECONDS, total))
+        end_reads_at(started + total)
         try:
             with self.session.get(self.api.url, params=query, timeout=timeout) as response:
-                self._accept(response, self._where(number, limit))
-                return self._whole_body(response)
+                self._accept(response, where)
+                return self._whole_body(response, where, limit)
         # None is raised from the error: its own text may hold the URL's password or query.
         except requests.ConnectTimeout:
             raise TransientError(f"no connection within {timeout[0]:.3g} s") from None
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError):
-            raise TransientError(f"no answer within {timeout[1]:.3g} s") from None
-        except (requests.ConnectionError, urllib3.exceptions.HTTPError):
-            raise TransientError("the connection was refused or broken") from None
+            if time.monotonic() < started + total:
+                raise TransientError(f"no answer within {timeout[1]:.3g} s") from None
+            raise TransientError(f"no whole answer within {total:.3g} s") from None
+        except (requests.ConnectionError, urllib3.exceptions.HTTPError) as error:
+            raise _connection_error(error, where) from None
         except requests.RequestException as error:
             raise SnapshotError(
                 f"{self.url} is not a valid URL ({type(error).__name__}): check RANDUSERS_API_URL."
             ) from None
+        except OSError:
+            raise SnapshotError(
+                f"{self.url}: the file of CA certificates cannot be read: correct"
+                " REQUESTS_CA_BUNDLE."
+            ) from None
 
     def _accept(self, response: requests.Response, where: str) -> None:
         """Accept 200 only, and remember the rate limit that any status comes with."""
-        remaining, reset = (_number(response, f"RateLimit-{n}") for n in ("Remaining", "Reset"))
-        if max(remaining, reset) < math.inf:
-            with self.lock:  # Reset is in seconds from now, not an epoch
-                self.remaining, self.window_ends = remaining, time.monotonic() + reset
-        status, retry_after = response.status_code, _number(response, "Retry-After")
+        rate, retry_after = read_rate_limit(response.headers), read_retry_after(response.headers)
+        if max(rate) < math.inf:
+            with self.lock:
+                self.remaining, self.window_ends = rate.remaining, time.monotonic() + rate.reset
+        status = response.status_code
         if status == 429:
-            raise TransientError("HTTP 429", min(retry_after, reset))
+            raise TransientError("HTTP 429", min(retry_after, rate.reset))
         if status >= 500:
             raise TransientError(f"HTTP {status}", retry_after)
+        if 300 <= status < 400:
+            raise SnapshotError(
+                f"{where} answered HTTP {status}, a redirect to {_redirect_host(response)}:"
+                " set RANDUSERS_API_URL to the final URL."
+            )
         if status != 200:
             raise SnapshotError(f"{where} answered HTTP {status}: check RANDUSERS_API_URL.")
 
-    def _whole_body(self, response: requests.Response) -> bytes:
-        chunks = []
+    def _whole_body(self, response: requests.Response, where: str, limit: int) -> bytes:
+        chunks, size, most = [], 0, PAGE_BYTES + limit * ROW_BYTES
         while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
             chunks.append(chunk)
-            if self.stopped.is_set() or time.monotonic() > self.deadline:
+            size += len(chunk)
+            if size > most:
                 raise SnapshotError(
-                    f"{self.url}: the deadline of {self.api.deadline_seconds:g} s is over:"
-                    " run again later.",
-                    retryable=True,
+                    f"{where} answered with more than {most:,} bytes: check RANDUSERS_API_URL,"
+                    " or tell the API's owner."
                 )
-        body = b"".join(chunks)
-        self.count(Tally(bytes=len(body)))
-        return body
+            if self.stopped.is_set():
+                raise SnapshotError(f"{self.url}: the fetch was stopped.", retryable=True)
+        self.count(Tally(bytes=size))
+        return b"".join(chunks)
+
+
+def _connection_error(error: BaseException, where: str) -> Exception:
+    """What a failed connection is told as: TLS by its reason, all else alike."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return SnapshotError(
+            f"{where}: the API's TLS certificate is not valid here"
+            f" ({cause.verify_message.rstrip('.')}): point REQUESTS_CA_BUNDLE to the file of its"
+            " CA, or correct the host of RANDUSERS_API_URL."
+        )
+    if cause is None or isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return TransientError("the connection was refused or broken")
+    return TransientError(
+        f"no TLS connection ({cause.reason or 'unknown reason'})",
+        advice="check the scheme of RANDUSERS_API_URL, and REQUESTS_CA_BUNDLE",
+    )
+
+
+def _redirect_host(response: requests.Response) -> str:
+    """The host that a redirect leads to, without path, query or user."""
+    with contextlib.suppress(ValueError):
+        host = urlsplit(urljoin(response.url, response.headers.get("Location", ""))).hostname
+        return host or "no host"
+    return "an unreadable URL"
 
 
 def prefetch(results: Iterator[Callable[[], Page]], depth: int) -> Generator[Page, None, None]:
@@ -258,17 +313,3 @@ def _wait(state: tenacity.RetryCallState) -> float:
     asked: float = getattr(state.outcome and state.outcome.exception(), "wait_seconds", math.inf)
     backoff = tenacity.wait_exponential(multiplier=0.5, max=30)(state)
     return (asked if asked < math.inf else backoff) + random.uniform(0, 1)  # noqa: S311  # jitter is no secret
-
-
-def _sign_in(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Sign in with the URL's user and password, if any; requests would prefer a netrc file's."""
-    user, password = requests.utils.get_auth_from_url(request.url or "")
-    return requests.auth.HTTPBasicAuth(user, password)(request) if user or password else request
-
-
-def _number(response: requests.Response, header: str) -> float:
-    """The value of a header; infinity if it is missing or makes no sense."""
-    try:
-        return max(0.0, float(response.headers.get(header, "inf")))
-    except ValueError:
-        return math.inf

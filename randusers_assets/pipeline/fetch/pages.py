@@ -1,9 +1,13 @@
 """One page of the API: what it declares, its rows as JSON lines and flat, how it fits the plan."""
 
+import codecs
+import json
+import re
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import accumulate, chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
@@ -19,7 +23,11 @@ class Unreadable(Exception):
 
 
 class Refused(Exception):
-    """The API answered that it failed; the message is the API's."""
+    """The API answered that it failed."""
+
+
+class BadData(Exception):
+    """A page whose data is at fault, not its transfer; the message is a phrase as above."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ def _decoder(paging: Paging, row: Any) -> msgspec.json.Decoder[Any]:  # noqa: AN
     """A decoder of whole answers whose rows have the type `row`."""
     names = asdict(paging)
     listing = msgspec.defstruct("Listing", [*_DECLARED.items(), ("rows", list[row])], rename=names)
-    answer: list[Any] = [("success", bool), ("listing", listing | None), ("message", str, "")]
+    answer: list[Any] = [("success", bool), ("listing", listing | None)]
     return msgspec.json.Decoder(msgspec.defstruct("Answer", answer, rename=names))
 
 
@@ -57,7 +65,8 @@ class Page:
 
 
 def read_page(body: bytes, contract: Contract) -> Page:
-    """Decode the API's answer once, without the secrets of its rows; else Refused or Unreadable."""
+    """Decode the API's answer once, less its rows' secrets; else Refused, Unreadable or BadData."""
+    body = body.removeprefix(codecs.BOM_UTF8)  # RFC 8259 lets a parser ignore it
     try:
         try:
             row = row_type(contract, forbid_unknown=True, secrets=True)
@@ -78,6 +87,8 @@ def read_page(body: bytes, contract: Contract) -> Page:
         problem = str(error).replace("`", "")
         raise Unreadable(f"not one of the API's pages ({problem})") from error
     except UNDECODABLE as error:
+        if path := _path_of_a_constant(body):
+            raise BadData(f"{path} is NaN or an infinity, which JSON has not") from error
         raise Unreadable("not JSON" if body[:1] != b"{" else "truncated or broken JSON") from error
     declares = {name: getattr(listing, name) for name in _DECLARED}
     return Page(declares, pa.Codec("zstd").compress(lines, asbytes=True), flat)
@@ -100,7 +111,7 @@ def decode_listing(body: bytes, paging: Paging, row: Any) -> Any:  # noqa: ANN40
     """The listing of the API's answer, its rows decoded as `row`; errors are UNDECODABLE too."""
     answer = _decoder(paging, row).decode(body)
     if not answer.success:
-        raise Refused(answer.message)
+        raise Refused
     if answer.listing is None:
         raise Unreadable(f"not one of the API's pages (no {paging.listing})")
     return answer.listing
@@ -108,33 +119,77 @@ def decode_listing(body: bytes, paging: Paging, row: Any) -> Any:  # noqa: ANN40
 
 def _without_secrets(rows: list[msgspec.Raw], contract: Contract) -> bytes:
     """JSON lines of rows that do not all keep the contract, each value as it was sent."""
-    names: dict[str, set[str]] = {}
-    for path in contract.secrets:
-        names.setdefault(path.partition(".")[0], set()).add(path.rpartition(".")[2])
-    key_path = contract.by_name[contract.key].path
+    key_path, names = contract.by_name[contract.key].path, _names(contract)
     lines = []
     for place, raw in enumerate(rows, 1):
-        row = msgspec.json.decode(raw)
-        key = value_at(row, key_path)
+        try:
+            key = value_at(msgspec.json.decode(raw), key_path)
+        except msgspec.ValidationError as error:
+            problem = str(error).partition(" - at")[0]
+            raise BadData(f"row {place} of the page: {problem}") from error
         if type(key) is not int or not -(2**63) <= key < 2**63:
-            raise Unreadable(f"row {place} of the page has no integer {key_path}")
-        as_sent: dict[str, Any] = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        for part in names.keys() & row.keys():
-            if part in contract.secrets:
-                del row[part], as_sent[part]
-            else:
-                row[part] = as_sent[part] = _strip(row[part], names[part])
-        line = _encoder.encode(as_sent)
+            raise BadData(f"row {place} of the page has no integer {key_path}")
+        line = _encoder.encode(_strip_fields(raw, "", names))
         spread = b"\n" in line or b"\r" in line
-        lines.append(_encoder.encode(row) if spread else line)
+        lines.append(msgspec.json.format(line, indent=-1) if spread else line)
     return b"".join(b"%b\n" % line for line in lines)
 
 
-def _strip(value: Any, names: set[str]) -> Any:  # noqa: ANN401  # any JSON value
-    """A value without the fields of these names, at any depth."""
-    if isinstance(value, dict):
-        return {key: _strip(inner, names) for key, inner in value.items() if key not in names}
-    return [_strip(inner, names) for inner in value] if isinstance(value, list) else value
+class _Names(NamedTuple):
+    """What `_strip` needs to know of a contract."""
+
+    secrets: set[str]  # in lower case
+    quoted: re.Pattern[bytes]  # as they are in a text in lower case without escapes
+    columns: set[str]  # paths of columns and of what they are in, which win over a name
+    json_columns: set[str]
+
+
+@cache
+def _names(contract: Contract) -> _Names:
+    secrets = {path.rpartition(".")[2].lower() for path in contract.secrets}
+    prefixes = (accumulate(c.path.split("."), "{}.{}".format) for c in contract.columns)
+    json_columns = {column.path for column in contract.columns if column.type == "json"}
+    quoted = re.compile('"(?:{})"'.format("|".join(secrets)).encode())
+    return _Names(secrets, quoted, set(chain.from_iterable(prefixes)), json_columns)
+
+
+def _strip(value: msgspec.Raw, path: str, names: _Names) -> Any:  # noqa: ANN401  # encodes as it
+    """A value without the fields, at any depth, that have a secret's name and are no column."""
+    text = bytes(value).lstrip()
+    if text[:1] not in (b"{", b"[") or path in names.json_columns:
+        return value
+    lower = text.lower()
+    if b"\\u" not in lower and not names.quoted.search(lower):
+        return value
+    if text[:1] == b"{":
+        return _strip_fields(value, f"{path}.", names)
+    items = msgspec.json.decode(value, type=list[msgspec.Raw])
+    return [_strip(item, f"{path}[]", names) for item in items]
+
+
+def _strip_fields(value: msgspec.Raw, prefix: str, names: _Names) -> dict[str, Any]:
+    return {
+        name: _strip(inner, path, names)
+        for name, inner in msgspec.json.decode(value, type=dict[str, msgspec.Raw]).items()
+        if (path := prefix + name) in names.columns or name.lower() not in names.secrets
+    }
+
+
+def _path_of_a_constant(body: bytes) -> str:
+    """Where a text that is JSON otherwise has NaN, Infinity or -Infinity; empty if it is not."""
+    found = object()
+    try:
+        nodes = [("", json.loads(body, parse_constant=lambda _name: found))]
+    except (ValueError, RecursionError):
+        return ""
+    for path, node in nodes:
+        if node is found:
+            return path.lstrip(".")
+        if isinstance(node, dict):
+            nodes += [(f"{path}.{name}", inner) for name, inner in node.items()]
+        elif isinstance(node, list):
+            nodes += [(f"{path}[{place}]", inner) for place, inner in enumerate(node)]
+    return ""
 
 
 def plan_of(first: Page, paging: Paging) -> Plan:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, count, islice
 
@@ -14,7 +15,7 @@ from randusers_assets.pipeline.fetch.pages import Page, Plan, check_page, plan_o
 from randusers_assets.pipeline.fetch.workers import Workers
 from randusers_assets.pipeline.flatten.arrow import FlatLines
 from randusers_assets.pipeline.flatten.frames import DecodedRaw, FetchFacts, RawUsers, write_parquet
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 
 Progress = Callable[[int, int], None]  # called with each page's number and the number of pages
 
@@ -59,7 +60,7 @@ def log_every_tenth(log: Callable[[str, int, int], object]) -> Progress:
 
 def count_rows(api: Api, contract: Contract) -> int:
     """Request one row and return the declared total."""
-    api = Api(api.url, page_size=1, concurrency=1, deadline_seconds=READ_SECONDS)
+    api = replace(api, page_size=1, concurrency=1, deadline_seconds=READ_SECONDS)
     with ApiClient(api, contract) as client:
         try:
             return plan_of(client.page(1, 1), contract.paging).total
@@ -97,7 +98,7 @@ def _fetch_once(
         return facts, file.sha256
 
     with (
-        explain_disk_full(),
+        explain_host_limits(),
         file.writer() as writer,
         contextlib.closing(_remaining_pages(client, plan)) as remaining,
     ):

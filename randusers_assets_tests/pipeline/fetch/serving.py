@@ -2,9 +2,12 @@
 
 import json
 import math
+import socket
+import ssl
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -15,6 +18,7 @@ from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.fetch.client import Api, ApiClient
 from randusers_assets.pipeline.fetch.workers import Workers
+from randusers_assets_tests.patience import patience
 from randusers_sandbox.api import Answer, ApiSimulator, UserSpool
 
 Alter = Callable[[int, Answer], Answer]
@@ -25,19 +29,21 @@ class AlteredApi(ApiSimulator):
     """The API, each of its answers passed through `alter(page, right answer)`.
 
     `asked` counts the requests for each page, the current one included; `most` is how many it had
-    at once; `answers` are as sent.
+    at once; `answers` are as sent. It answers nothing before it has `hold_until` requests at once.
     """
 
     def __init__(
         self,
         users: UserSpool,
         alter: Alter = lambda _page, answer: answer,
+        hold_until: int = 0,
         **options: Any,  # noqa: ANN401  # the simulator's own
     ) -> None:
         super().__init__(users, **options)
         self.alter = alter
         self.asked: Counter[int] = Counter()
         self.answers: list[Answer] = []
+        self.hold_until, self.enough = hold_until, threading.Event()
         self.held = self.most = 0
         self.changing = threading.Lock()
 
@@ -51,6 +57,9 @@ class AlteredApi(ApiSimulator):
         with self.changing:
             self.held += 1
             self.most = max(self.most, self.held)
+        if self.most >= self.hold_until:
+            self.enough.set()
+        self.enough.wait(patience(30))
         answer = super().respond(target, headers)
         with self.changing:
             self.held -= 1
@@ -97,6 +106,9 @@ def keys_of(source: ApiClient | Workers, pages: int = 5, limit: int = 2) -> list
     return [page.lines.keys(CONTRACT).tolist() for page in source.pages(numbers, limit)]
 
 
+DOWN = "http://127.0.0.1:9/users"  # the discard port: nothing answers there
+BROKEN = ": the connection was refused or broken"
+FIVE_TIMES = ", 5 times: check RANDUSERS_API_URL and that the API is up."
 PAGES_OF_TWO = [[1, 2], [3, 4], [5, 6], [7, 8], [9, 10]]
 
 
@@ -105,3 +117,45 @@ def page_error(url: str, page: int = 1, **options: Any) -> SnapshotError:  # noq
     with client_at(url, **options) as client, pytest.raises(SnapshotError) as failed:
         next(client.pages([page], 2))
     return failed.value
+
+
+Serve = Callable[[socket.socket, threading.Event], object]
+
+
+@contextmanager
+def serving(serve: Serve, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """The URL of a server that gives its connections, one after the other, to a function.
+
+    The event is set when the server stops.
+    """
+    stopped = threading.Event()
+
+    def accept() -> None:
+        while not stopped.is_set():
+            with suppress(OSError):  # no connection yet, or the client ended it
+                connection, _ = listener.accept()
+                with tls.wrap_socket(connection, server_side=True) if tls else connection as one:
+                    one.recv(65536)
+                    serve(one, stopped)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+        thread = threading.Thread(target=accept)
+        thread.start()
+        try:
+            yield f"http{'s' * (tls is not None)}://127.0.0.1:{listener.getsockname()[1]}/users"
+        finally:
+            stopped.set()
+            thread.join(patience())
+
+
+def dripping(start: bytes, drop: bytes, drops: float = math.inf) -> Serve:
+    """Answer with the start, and then, a hundred times a second, with a drop."""
+
+    def serve(connection: socket.socket, stopped: threading.Event) -> None:
+        connection.sendall(start)
+        numbers = count()
+        while next(numbers) < drops and not stopped.wait(0.01):
+            connection.sendall(drop)
+
+    return serve

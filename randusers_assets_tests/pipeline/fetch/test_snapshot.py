@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from randusers_assets.contract import CONTRACT
@@ -164,9 +164,10 @@ def test_snapshot_of_zero_rows_fails(ten_users: UserSpool) -> None:
 
 
 def test_count_rows_is_the_declared_total(ten_users: UserSpool) -> None:
-    """One small request gives the number of rows."""
+    """One small request, signed in like any other, gives the number of rows."""
     with ApiSimulator(ten_users) as api:
-        assert snapshot.count_rows(Api(api.url), CONTRACT) == 10
+        assert snapshot.count_rows(Api(api.url, 2, 3, 4, "s3cr3t"), CONTRACT) == 10
+    assert api.request_headers["authorization"] == "Bearer s3cr3t"
     assert api.requests == 1
 
 
@@ -281,8 +282,8 @@ def _edit_of(field: str, value: Any, served: bytes) -> Edit:  # noqa: ANN401  # 
     tries=st.integers(1, 3),
     drift=DRIFTS,
 )
-# A busy machine draws slowly; that is no fault of the strategy's.
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# Each example is a whole snapshot over HTTP.
+@settings(max_examples=settings().max_examples // 4)  # each fetches a whole snapshot over HTTP
 def test_snapshot_is_whole_or_fails_whatever_drifts(
     ten_users: UserSpool, total: int, size: int, drifting: int, tries: int, drift: tuple[str, Any]
 ) -> None:

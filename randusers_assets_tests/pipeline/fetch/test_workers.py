@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,17 +17,18 @@ from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.fetch import workers as fetch_workers
 from randusers_assets.pipeline.fetch.client import Api, ApiClient
 from randusers_assets.pipeline.fetch.workers import Workers
+from randusers_assets_tests.patience import patience
 from randusers_assets_tests.pipeline.fetch.serving import AlteredApi, fault, keys_of, on
 from randusers_assets_tests.sandbox.processes import wait_until_gone
-from randusers_sandbox.api import ApiSimulator, generated_users
+from randusers_sandbox.api import Answer, ApiSimulator, generated_users
 
 PAGES = 40
 
 
 @contextmanager
-def workers_of(simulator: ApiSimulator, concurrency: int = 4) -> Iterator[Workers]:
+def workers_of(simulator: ApiSimulator, concurrency: int = 4, token: str = "") -> Iterator[Workers]:
     """Workers that download from the simulator."""
-    api = Api(simulator.url, concurrency=concurrency, deadline_seconds=60)
+    api = Api(simulator.url, concurrency=concurrency, deadline_seconds=patience(), token=token)
     with ApiClient(api, CONTRACT) as client, Workers(client) as workers:
         yield workers
 
@@ -46,7 +47,7 @@ def test_workers_give_every_page_in_order(
 def test_workers_share_the_concurrency(tmp_path: Path, concurrency: int) -> None:
     """Together they download as many pages at once as this process would, and no more."""
     users = generated_users(PAGES, tmp_path)
-    slow = AlteredApi(users, latency_seconds=0.02)
+    slow = AlteredApi(users, hold_until=concurrency, latency_seconds=0.02)
     with slow as api, workers_of(api, concurrency) as workers:
         keys_of(workers, PAGES, limit=1)
     assert api.most == concurrency
@@ -60,6 +61,22 @@ def test_workers_share_the_rate_limit(tmp_path: Path) -> None:
     ):
         assert keys_of(workers, 20, limit=1) == [[number] for number in range(1, 21)]
     assert {answer.status for answer in api.answers} == {200}
+
+
+def test_workers_sign_in_with_the_token(tmp_path: Path) -> None:
+    """Each worker gets it through its pipe, and not from its command line."""
+    users, token = generated_users(PAGES, tmp_path), "s3cr3t"
+    sent: set[str | None] = set()
+
+    class Noted(ApiSimulator):
+        def respond(self, target: str, headers: Mapping[str, str]) -> Answer:
+            sent.add(headers.get("authorization"))
+            return super().respond(target, headers)
+
+    with Noted(users) as api, workers_of(api, token=token) as workers:
+        assert len(keys_of(workers, PAGES, limit=1)) == PAGES
+        assert all(token not in str(process.args) for process in workers.processes)
+    assert sent == {f"Bearer {token}"}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,7 @@ def test_workers_lose_nothing_when_they_are_stopped_and_continued(
                 time.sleep(0.01)  # the pipes fill, so that writes are long
         finally:
             over.set()
-            thread.join()
+            thread.join(patience())
     assert came == pages * rows
 
 
