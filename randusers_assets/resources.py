@@ -3,7 +3,10 @@
 from functools import cache
 from typing import TYPE_CHECKING
 
+import boto3
 import dagster as dg
+from botocore import UNSIGNED
+from botocore.config import Config
 from dagster_aws.s3 import S3Resource
 from pydantic import Field, PrivateAttr
 
@@ -15,7 +18,12 @@ from randusers_assets.pipeline.fetch.snapshot import Progress
 from randusers_assets.pipeline.flatten.frames import RawUsers
 from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.pipeline.storage.s3 import Store
-from randusers_assets.settings import setting
+from randusers_assets.pipeline.storage.time_limits import (
+    CONNECT_SECONDS,
+    READ_SECONDS,
+    limit_requests,
+)
+from randusers_assets.settings import checked_setting, setting
 
 if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
@@ -24,15 +32,23 @@ if TYPE_CHECKING:
 class RandomUsersApi(dg.ConfigurableResource):  # type: ignore[type-arg]  # the resource is itself
     """The endpoint of the contract, and how to download from it."""
 
-    url: str = Field(description="The endpoint, without a query")
+    # Not in the repr, which may come into a log: the password of the URL, and the token.
+    url: str = Field(description="The endpoint, without a query", repr=False)
     page_size: int = Field(default=500, ge=1, description="Rows a page (`limit`)")
     concurrency: int = Field(default=8, ge=1, description="Pages downloaded at once")
     deadline_seconds: float = Field(default=3600, gt=0, description="For one whole snapshot")
+    token: str = Field(default="", description="Bearer token, `RANDUSERS_API_TOKEN`", repr=False)
 
     @property
     def api(self) -> Api:
-        """The same as the pipeline takes it."""
-        return Api(self.url, self.page_size, self.concurrency, self.deadline_seconds)
+        """The same as the pipeline takes it; SnapshotError if its URL or token cannot be one."""
+        return Api(
+            checked_setting("RANDUSERS_API_URL", self.url),
+            self.page_size,
+            self.concurrency,
+            self.deadline_seconds,
+            checked_setting("RANDUSERS_API_TOKEN", self.token),
+        )
 
     def fetch(self, run: SnapshotRun, progress: Progress) -> RawUsers:
         """Fetch every row for a run; `randusers run` shows the progress its own way."""
@@ -52,14 +68,15 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
     @property
     def store(self) -> Store:
         """The same as the pipeline takes it."""
-        settings = self.s3_resource.model_dump_json()
-        return Store(lambda: _client(settings), self.bucket, self.prefix, self.kms_key_id)
+        return self.run.store
 
     @property
     def run(self) -> SnapshotRun:
         """The steps and results of this run, which all its steps in one process share."""
         if self._run is None:
-            self._run = SnapshotRun(self.store, CONTRACT)
+            settings = self.s3_resource.model_dump_json()
+            place = self.bucket, self.prefix, self.kms_key_id
+            self._run = SnapshotRun(Store(lambda: _client(settings), *place), CONTRACT)
         return self._run
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002  # Dagster's signature
@@ -70,8 +87,28 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
 
 @cache
 def _client(settings: str) -> "S3Client":
-    """A boto3 client, built once for the same settings: S3Resource builds one for each call."""
-    client: S3Client = S3Resource.model_validate_json(settings).get_client()
+    """A boto3 client with time limits, built once for the same settings.
+
+    S3Resource.get_client() builds one for each call, takes no timeouts and is slower.
+    """
+    s3 = S3Resource.model_validate_json(settings)
+    client = boto3.session.Session(profile_name=s3.profile_name).client(
+        "s3",
+        region_name=s3.region_name,
+        use_ssl=s3.use_ssl,
+        verify=s3.verify,
+        endpoint_url=s3.endpoint_url,
+        aws_access_key_id=s3.aws_access_key_id,
+        aws_secret_access_key=s3.aws_secret_access_key,
+        aws_session_token=s3.aws_session_token,
+        config=Config(
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": s3.max_attempts},
+            signature_version=UNSIGNED if s3.use_unsigned_session else None,
+        ),
+    )
+    limit_requests(client)
     return client
 
 

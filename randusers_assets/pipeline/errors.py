@@ -1,4 +1,4 @@
-"""The errors of the pipeline: one that a user reads, and the two cases that code tells apart."""
+"""The errors of the pipeline: one that a user reads, and the cases that code tells apart."""
 
 
 class SnapshotError(Exception):
@@ -18,3 +18,7 @@ class Drift(SnapshotError):
 
 class Conflict(SnapshotError):
     """An object changed between the look at it and the conditional write."""
+
+
+class Altered(SnapshotError):
+    """An object is not as this project wrote it."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 
 Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 Mask = np.ndarray[tuple[int], np.dtype[np.bool]]
@@ -55,13 +55,13 @@ class Keys:
 
     def add(self, keys: Numbers) -> None:
         """Append keys."""
-        with explain_disk_full():
+        with explain_host_limits():
             self._file.write(keys.tobytes())
         self.count += len(keys)
 
     def chunks(self) -> Iterator[Numbers]:
         """Yield the keys in order, 1 MiB at a time."""
-        with explain_disk_full():
+        with explain_host_limits():
             self._file.flush()
         with self._temp.reader() as file:
             while chunk := file.read(_CHUNK_BYTES):

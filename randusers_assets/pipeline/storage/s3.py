@@ -3,24 +3,46 @@
 import base64
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import io
+import re
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
-from randusers_assets.pipeline.errors import Conflict, SnapshotError
-from randusers_assets.pipeline.storage.s3_errors import Missing, digest_error, explain
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
+from randusers_assets.pipeline.errors import Altered, Conflict, SnapshotError
+from randusers_assets.pipeline.storage.s3_errors import (
+    Denied,
+    Missing,
+    explain,
+    is_busy,
+    parts_left,
+)
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
+from randusers_assets.pipeline.storage.time_limits import read_within, seconds_for
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from types_boto3_s3 import S3Client
 
 SINGLE_PUT_BYTES = 5 * 1024**3  # at most (AWS: "Amazon S3 multipart upload limits")
 PART_BYTES = 256 * 1024**2
 CHUNK_BYTES = 1 << 20
+PROBE = "_access/probe.txt"
 SWAP_TRIES = 20  # while other runs keep changing the object
+PAUSES = (0.2, 0.5, 1.0, 2.0)  # seconds, before a write or the rest of a body is tried again
+_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
 @dataclass(frozen=True)
@@ -31,6 +53,8 @@ class Stored:
     size: int
     version_id: str | None
     metadata: Mapping[str, str]
+    content_type: str = ""
+    content_encoding: str = ""
 
     @property
     def sha256(self) -> str:
@@ -54,6 +78,7 @@ class Store:
     bucket: str
     prefix: str = ""
     kms_key_id: str = ""
+    _access: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     @cached_property
     def client(self) -> "S3Client":
@@ -62,7 +87,8 @@ class Store:
             return self.make_client()
         except ValueError as error:
             raise SnapshotError(
-                "The AWS settings give no S3 endpoint: correct AWS_ENDPOINT_URL_S3 and AWS_REGION."
+                "The AWS settings give no S3 endpoint: correct AWS_ENDPOINT_URL_S3 and"
+                " AWS_DEFAULT_REGION."
             ) from error
 
     def key(self, path: str) -> str:
@@ -73,47 +99,95 @@ class Store:
         """The `s3://` URI of a path below the prefix."""
         return f"s3://{self.bucket}/{self.key(path)}"
 
-    def head(self, path: str) -> Stored | None:
-        """What is stored at a path; None if nothing is.
+    def altered(self, path: str, advice: str) -> Altered:
+        """The error for an object whose bytes are not those that were written."""
+        return Altered(
+            f"{self.uri(path)} is not as it was written (its SHA-256 differs): {advice}."
+        )
 
-        Without s3:ListBucket S3 answers 403 for a missing key, so that counts as missing too: a
-        conditional write that follows fails where that was wrong.
+    def check_access(self) -> str:
+        """Write a probe and read it back; its URI. From then on a 403 counts as a missing object.
+
+        Without s3:ListBucket S3 answers 403 both for a missing key and for one that may not be
+        read, so whoever acts on an object's absence calls this first (AWS: "GetObject").
         """
+        if not self._access.is_set():
+            body, advice = b"Written and read to check the access.\n", "check the S3 service"
+            self.put(PROBE, body, content_type="text/plain")
+            if b"".join(self.stream(PROBE, advice)[0]) != body:
+                raise self.altered(PROBE, advice)
+            self._access.set()
+        return self.uri(PROBE)
+
+    def head(self, path: str) -> Stored | None:
+        """What is stored at a path; None if nothing is."""
         try:
             with self._explain(path):
                 return _stored(self.client.head_object(Bucket=self.bucket, Key=self.key(path)))
         except Missing:
             return None
+        except Denied:
+            # The answer to GET has a body, which may say why.
+            with contextlib.suppress(Missing):
+                return self.stream(path, "run again")[1]
+            return None
 
-    def read(self, path: str) -> tuple[bytes, Stored] | None:
-        """A small object whole, or None if there is none (see `head`)."""
+    def read(self, path: str, advice: str) -> tuple[bytes, Stored] | None:
+        """A small object whole, or None if there is none.
+
+        SnapshotError, ending with `advice`, if its digest is not the stored one.
+        """
         try:
-            chunks, stored = self.stream(path, "")
+            chunks, stored = self.stream(path, advice)
         except Missing:
             return None
-        return b"".join(chunks), stored
+        body = b"".join(chunks)
+        if hashlib.sha256(body).hexdigest() != stored.sha256:
+            raise self.altered(path, advice)
+        return body, stored
 
-    def stream(self, path: str, advice: str) -> tuple[Iterator[bytes], Stored]:
+    def holds(self, path: str, now: Stored, body: TempFile | bytes, content_type: str) -> bool:
+        """Whether the object `now` is this one, its bytes included: they are read to see."""
+        size, sha256 = _size_and_sha256(body)
+        described = (now.size, now.sha256, now.content_type, now.content_encoding)
+        if described != (size, sha256, content_type, ""):
+            return False
+        digest = hashlib.sha256()
+        for chunk in self.stream(path, "run again")[0]:
+            digest.update(chunk)
+        return digest.hexdigest() == sha256
+
+    def keep(self, path: str, body: TempFile | bytes, *, content_type: str) -> Stored:
+        """Write an object unless these very bytes are stored already."""
+        now = self.head(path)
+        if now and self.holds(path, now, body, content_type):
+            return now
+        return self.put(path, body, content_type=content_type)
+
+    def stream(self, path: str, advice: str) -> tuple[Generator[bytes, None, None], Stored]:
         """An object in chunks, and what S3 says of it; a missing one's error ends with `advice`."""
-        with self._explain(path, advice):
-            answer = self.client.get_object(Bucket=self.bucket, Key=self.key(path))
-
-        def chunks() -> Iterator[bytes]:
-            with self._explain(path), contextlib.closing(answer["Body"]) as body:
-                yield from body.iter_chunks(CHUNK_BYTES)
-
-        return chunks(), _stored(answer)
+        try:
+            with self._explain(path, advice):
+                answer = self.client.get_object(Bucket=self.bucket, Key=self.key(path))
+                try:
+                    stored = _stored(answer)
+                except BotoCoreError:
+                    answer["Body"].close()
+                    raise
+        except Denied:
+            if not self._access.is_set():
+                raise
+            raise Missing(f"{self.uri(path)} does not exist: {advice}.") from None
+        return self._chunks(path, answer["Body"], stored), stored
 
     def download(self, path: str, advice: str) -> tuple[TempFile, Stored]:
         """Download an object to a temp file; SnapshotError if its digest is not the stored one."""
         chunks, stored = self.stream(path, advice)
         file = TempFile(expected_bytes=stored.size)
-        with explain_disk_full(), file.writer() as writer:
+        with explain_host_limits(), file.writer() as writer:
             writer.writelines(chunks)
         if file.sha256 != stored.sha256:
-            raise SnapshotError(
-                f"{self.uri(path)} is not as it was written (its SHA-256 differs): {advice}."
-            )
+            raise self.altered(path, advice)
         return file, stored
 
     def put(
@@ -130,8 +204,8 @@ class Store:
 
         `replaces` is the object that must be there, None for none, True for any; else Conflict.
         """
-        if sha256 is None:
-            sha256 = body.sha256 if isinstance(body, TempFile) else hashlib.sha256(body).hexdigest()
+        size, digest = _size_and_sha256(body)
+        sha256 = sha256 or digest
         request: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(path)}
         request |= {"ContentType": content_type, "Metadata": {**(metadata or {}), "sha256": sha256}}
         if self.kms_key_id:
@@ -139,17 +213,21 @@ class Store:
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {}
         if isinstance(replaces, Stored):
             condition = {"IfMatch": replaces.etag}
-        size = len(body) if isinstance(body, bytes) else body.size
-        with self._explain(path, conditional=bool(condition)):
+
+        def send() -> Any:  # noqa: ANN401  # the two answers share only the fields read below
             if isinstance(body, TempFile) and size > SINGLE_PUT_BYTES:
-                answer = self._put_parts(request, body, sha256, condition)
-            else:
-                checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
-                source = body if isinstance(body, bytes) else body.reader()
-                answer = self.client.put_object(
-                    **request, **condition, Body=source, ContentLength=size, ChecksumSHA256=checksum
-                )
-        return Stored(answer["ETag"], size, answer.get("VersionId"), request["Metadata"])
+                return self._put_parts(request, body, sha256, condition)
+            checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+            source = body if isinstance(body, bytes) else body.reader()
+            return self.client.put_object(
+                **request, **condition, Body=source, ContentLength=size, ChecksumSHA256=checksum
+            )
+
+        with self._explain(path, conditional=bool(condition)):
+            answer = _send_again_while_busy(send)
+            _require_whole_head(answer)
+        version_id = answer.get("VersionId")
+        return Stored(answer["ETag"], size, version_id, request["Metadata"], content_type)
 
     def swap(
         self, path: str, decide: Callable[[], Stored | Replacement], *, content_type: str
@@ -170,28 +248,61 @@ class Store:
             retryable=True,
         )
 
+    def _chunks(
+        self, path: str, body: "StreamingBody", stored: Stored
+    ) -> Generator[bytes, None, None]:
+        """Yield a body in chunks; where the connection breaks off, the rest of the same object."""
+        at, pauses = 0, iter(PAUSES)
+        with self._explain(path):
+            while True:
+                try:
+                    for chunk in read_within(seconds_for(stored.size - at), body, CHUNK_BYTES):
+                        at += len(chunk)
+                        yield chunk
+                except _BROKEN_OFF:
+                    pause = next(pauses, None)
+                    if pause is None:
+                        raise
+                else:
+                    return
+                time.sleep(pause)
+                rest: dict[str, Any] = {"Range": f"bytes={at}-"} if at else {}
+                body = self.client.get_object(
+                    Bucket=self.bucket, Key=self.key(path), IfMatch=stored.etag, **rest
+                )["Body"]
+
     def _put_parts(
         self, request: dict[str, Any], body: TempFile, sha256: str, condition: dict[str, Any]
-    ) -> Any:  # noqa: ANN401  # the two answers share only the fields that `put` reads
+    ) -> Any:  # noqa: ANN401  # CompleteMultipartUpload's answer
         """Upload in parts, each with its checksum; after a failure no part is left behind."""
-        file, parts, whole = body.reader(), list[Any](), hashlib.sha256()
         upload = self.client.create_multipart_upload(**request, ChecksumAlgorithm="SHA256")
         where = {"Bucket": self.bucket, "Key": request["Key"], "UploadId": upload["UploadId"]}
-        with contextlib.ExitStack() as undo:
-            undo.callback(self.client.abort_multipart_upload, **where)
-            while data := file.read(PART_BYTES):
-                whole.update(data)
-                checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-                part: Any = {"PartNumber": len(parts) + 1, "ChecksumSHA256": checksum}
-                sent = self.client.upload_part(**where, **part, Body=data)
-                parts.append({**part, "ETag": sent["ETag"]})
-            if whole.hexdigest() != sha256:
-                raise digest_error(f"s3://{self.bucket}/{request['Key']}")
-            answer = self.client.complete_multipart_upload(
+        try:
+            parts = self._send_parts(where, body, sha256)
+            return self.client.complete_multipart_upload(
                 **where, **condition, MultipartUpload={"Parts": parts}
             )
-            undo.pop_all()
-        return answer
+        except BaseException as error:
+            try:
+                self.client.abort_multipart_upload(**where)
+            except self.client.exceptions.NoSuchUpload:
+                pass  # completed after all, or removed by a lifecycle rule
+            except (BotoCoreError, ClientError, OSError) as refused:
+                error.add_note(parts_left(refused))
+            raise
+
+    def _send_parts(self, where: dict[str, Any], body: TempFile, sha256: str) -> list[Any]:
+        file, parts, whole = body.reader(), list[Any](), hashlib.sha256()
+        while data := file.read(PART_BYTES):
+            whole.update(data)
+            checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+            part: Any = {"PartNumber": len(parts) + 1, "ChecksumSHA256": checksum}
+            # Each block of a file has its own timeout; bytes have one for the whole part.
+            sent = self.client.upload_part(**where, **part, Body=io.BytesIO(data))
+            parts.append({**part, "ETag": sent["ETag"]})
+        if whole.hexdigest() != sha256:  # S3's answer to one PUT, which checks the whole
+            raise ClientError({"Error": {"Code": "BadDigest"}}, "CompleteMultipartUpload")
+        return parts
 
     @contextlib.contextmanager
     def _explain(self, path: str, advice: str = "", *, conditional: bool = False) -> Iterator[None]:
@@ -201,11 +312,45 @@ class Store:
         try:
             endpoint = self.client.meta.endpoint_url
             yield
-        except (BotoCoreError, ClientError, OSError) as error:
+        except (BotoCoreError, ClientError, OSError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # a temp file's
-            raise explain(error, uri, endpoint, advice=advice, conditional=conditional) from error
+            explained = explain(error, uri, endpoint, advice=advice, conditional=conditional)
+            explained.args = (" ".join([str(explained), *getattr(error, "__notes__", [])]),)
+            raise explained from None  # S3's own message may hold what no log should
+
+
+def _send_again_while_busy(send: Callable[[], Any]) -> Any:  # noqa: ANN401  # S3's answer
+    for pause in PAUSES:
+        try:
+            return send()
+        except ClientError as error:
+            if not is_busy(error):
+                raise
+        time.sleep(pause)
+    return send()
 
 
 def _stored(head: Any) -> Stored:  # noqa: ANN401  # HeadObject's or GetObject's answer
-    return Stored(head["ETag"], head["ContentLength"], head.get("VersionId"), head["Metadata"])
+    _require_whole_head(head, "ContentLength")
+    return Stored(
+        etag=head["ETag"],
+        size=head["ContentLength"],
+        version_id=head.get("VersionId"),
+        # Some stores that are not AWS return `Sha256`.
+        metadata={name.lower(): value for name, value in head["Metadata"].items()},
+        content_type=head.get("ContentType", ""),
+        content_encoding=head.get("ContentEncoding", ""),
+    )
+
+
+def _require_whole_head(answer: Any, *names: str) -> None:  # noqa: ANN401  # S3's answer
+    # Headers that end early are no error to http.client.
+    if not (re.fullmatch(r'(W/)?"[^"]+"', answer.get("ETag", "")) and {*names} <= answer.keys()):
+        raise ConnectionClosedError(endpoint_url="")
+
+
+def _size_and_sha256(body: TempFile | bytes) -> tuple[int, str]:
+    if isinstance(body, bytes):
+        return len(body), hashlib.sha256(body).hexdigest()
+    return body.size, body.sha256

@@ -21,10 +21,16 @@ class TempFile:
     """An unlinked file in `TMPDIR`, freed with its last user, also after `kill -9`."""
 
     def __init__(self, expected_bytes: int = 0) -> None:
-        free = shutil.disk_usage(tempfile.gettempdir()).free
+        try:
+            free = shutil.disk_usage(tempfile.gettempdir()).free
+        except FileNotFoundError as error:
+            raise SnapshotError(
+                "No temporary directory is writable: set TMPDIR to one with room."
+            ) from error
         if free < expected_bytes:
             raise _no_room(f"the snapshot needs {expected_bytes:,} bytes and {free:,} are free")
-        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the finalizer closes it
+        with explain_host_limits():
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the finalizer closes it
         self._closes = weakref.finalize(self, self._file.close)
         self.digest = hashlib.sha256()
 
@@ -43,7 +49,8 @@ class TempFile:
         self._file.truncate(0)
         self._file.seek(0)
         self.digest = hashlib.sha256()
-        return _DigestingWriter(self.digest, os.dup(self._file.fileno()))
+        with explain_host_limits():
+            return _DigestingWriter(self.digest, os.dup(self._file.fileno()))
 
     def reader(self) -> io.BufferedReader:
         """Open for reading, with a position of its own; it may be closed."""
@@ -84,14 +91,27 @@ class _Reader(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def explain_disk_full() -> Iterator[None]:
-    """Turn a full disk into one SnapshotError that names the directory."""
+def explain_host_limits() -> Iterator[None]:
+    """Turn a lack of disk, open files, memory or threads into one SnapshotError."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except MemoryError as error:
+        raise _out_of("memory", "-v") from error
+    except RuntimeError as error:
+        if str(error) != "can't start new thread":
             raise
-        raise _no_room("the disk is full") from error
+        raise _out_of("threads", "-u") from error
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise _out_of("open files", "-n") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_room("the disk is full") from error
+        raise
+
+
+def _out_of(what: str, option: str) -> SnapshotError:
+    advice = f"raise the limit (ulimit {option}, or the container's), and run again."
+    return SnapshotError(f"The process ran out of {what}: {advice}", retryable=True)
 
 
 def _no_room(problem: str) -> SnapshotError:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from randusers_assets.pipeline.errors import SnapshotError
@@ -26,7 +26,6 @@ def keys_of(*parts: list[int]) -> Keys:
     return keys
 
 
-@settings(max_examples=50)
 @given(
     parts=st.lists(st.lists(st.one_of(INT64, st.integers(-3, 3)), max_size=20), max_size=5),
     pass_keys=st.integers(1, 100),

@@ -5,13 +5,13 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from randusers_assets.pipeline.storage.read_ahead import read_ahead
+from randusers_assets_tests.patience import patience
 
 
-@settings(deadline=None, max_examples=50)
 @given(
     items=st.lists(st.none() | st.integers() | st.just(()), max_size=20), depth=st.integers(1, 5)
 )
@@ -34,7 +34,7 @@ def test_read_ahead_prepares_so_many_items_and_no_more() -> None:
 
     with contextlib.closing(read_ahead(items(), depth=2)) as ahead:
         assert next(ahead) == 0
-        assert made[2].wait(10)
+        assert made[2].wait(patience())
         assert [event.is_set() for event in made[3:]] == [False] * 7
         assert list(ahead) == list(range(1, 10))
 
@@ -75,7 +75,7 @@ def test_read_ahead_closed_early_ends_its_threads_and_its_source(threads: int) -
     assert threading.active_count() == before + threads
     ahead.close()
     assert threading.active_count() == before
-    assert closed.wait(10)
+    assert closed.wait(patience())
 
 
 def test_read_ahead_dropped_by_an_error_of_its_reader_ends_its_thread() -> None:

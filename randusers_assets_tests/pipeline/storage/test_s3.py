@@ -23,6 +23,7 @@ from randusers_assets.pipeline.storage import s3
 from randusers_assets.pipeline.storage.s3 import Replacement, Store, Stored
 from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets_tests.builders import bytes_of, frames_of, raw_users_of, users
+from randusers_assets_tests.patience import patience
 from randusers_assets_tests.pipeline.publish.bucket import message_of
 from randusers_sandbox.s3 import LocalS3
 
@@ -44,8 +45,9 @@ def test_store_reads_back_what_it_put(store: Store) -> None:
     body = bytes(range(256)) * 8192
     written = put(store, body)
     etag = f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
-    assert written == Stored(etag, len(body), None, {"k": "v", "sha256": sha256_of(body)})
-    assert (store.head("a"), store.read("a")) == (written, (body, written))
+    metadata = {"k": "v", "sha256": sha256_of(body)}
+    assert written == Stored(etag, len(body), None, metadata, "text/plain")
+    assert (store.head("a"), store.read("a", "advice")) == (written, (body, written))
     chunks, streamed = store.stream("a", "advice")
     assert ([len(chunk) for chunk in chunks], streamed) == ([MIB, MIB], written)
     file, downloaded = store.download("a", "advice")
@@ -58,7 +60,7 @@ def test_store_reads_back_what_it_put(store: Store) -> None:
 
 def test_store_finds_nothing_where_nothing_is(store: Store) -> None:
     """A missing object is None to head and read; to stream it is an error with what to do."""
-    assert (store.head("a"), store.read("a")) == (None, None)
+    assert (store.head("a"), store.read("a", "advice")) == (None, None)
     message = message_of(lambda: store.stream("a", "materialize it"))
     assert message == f"s3://{store.bucket}/a does not exist: materialize it."
 
@@ -81,13 +83,13 @@ def test_put_writes_only_over_the_object_that_it_replaces(store: Store) -> None:
     first = put(store, b"first", replaces=None)
     with pytest.raises(Conflict, match=rf"^s3://{store.bucket}/a was changed by another run\.$"):
         put(store, b"second", replaces=None)
-    assert store.read("a") == (b"first", first)
+    assert store.read("a", "advice") == (b"first", first)
     second = put(store, b"second", replaces=first)
     with pytest.raises(Conflict):
         put(store, b"third", replaces=first)
-    assert store.read("a") == (b"second", second)
+    assert store.read("a", "advice") == (b"second", second)
     third = put(store, b"third")
-    assert store.read("a") == (b"third", third)
+    assert store.read("a", "advice") == (b"third", third)
     store.client.delete_object(Bucket=store.bucket, Key="a")
     with pytest.raises(Conflict):
         put(store, b"fourth", replaces=third)
@@ -135,7 +137,7 @@ def test_put_in_parts_writes_the_same_bytes(store: Store, monkeypatch: pytest.Mo
     file = large(monkeypatch, TempFile())
     written = store.put("a", file, content_type="text/csv", replaces=None)
     assert written.etag.endswith('-3"')
-    assert (store.head("a"), store.read("a")) == (written, (LARGE, written))
+    assert (store.head("a"), store.read("a", "advice")) == (written, (LARGE, written))
     assert store.client.head_object(Bucket=store.bucket, Key="a")["ContentType"] == "text/csv"
     for other in (None, Stored('"other"', 0, None, {})):
         with pytest.raises(Conflict):
@@ -173,11 +175,11 @@ def test_download_refuses_bytes_that_are_not_as_written(
 def test_swap_keeps_or_replaces_what_is_stored(store: Store) -> None:
     """What `decide` returns is kept or written, and returned; an error of S3 is passed on."""
     first = store.swap("a", lambda: Replacement(None, b"first"), content_type="text/plain")
-    assert store.read("a") == (b"first", first)
+    assert store.read("a", "advice") == (b"first", first)
     assert store.swap("a", lambda: first, content_type="text/csv") is first
-    assert store.read("a") == (b"first", first)
+    assert store.read("a", "advice") == (b"first", first)
     second = store.swap("a", lambda: Replacement(first, b"second"), content_type="text/csv")
-    assert store.read("a") == (b"second", second)
+    assert store.read("a", "advice") == (b"second", second)
     assert store.client.head_object(Bucket=store.bucket, Key="a")["ContentType"] == "text/csv"
     unknown = Store(lambda: store.client, "no-such-bucket")
     with pytest.raises(SnapshotError, match=r"^s3://no-such-bucket does not exist at "):
@@ -193,14 +195,14 @@ def test_swap_by_runs_at_once_applies_each_change_or_fails(
     monkeypatch.setattr(s3, "SWAP_TRIES", tries)
     if before:
         put(store, before)
-    looked = threading.Barrier(4, timeout=60)
+    looked = threading.Barrier(4, timeout=patience())
 
     def append(name: bytes) -> None:
-        first = [store.read("a")]
+        first = [store.read("a", "advice")]
         looked.wait()
 
         def decide() -> Replacement:
-            body, stored = (first.pop() if first else store.read("a")) or (b"", None)
+            body, stored = (first.pop() if first else store.read("a", "advice")) or (b"", None)
             return Replacement(stored, body + name)
 
         store.swap("a", decide, content_type="text/plain")
@@ -210,7 +212,7 @@ def test_swap_by_runs_at_once_applies_each_change_or_fails(
     applied = [name for name, run in runs.items() if not run.exception()]
     busy = [run for run in runs.values() if "changed by other runs" in str(run.exception())]
     assert (len(applied), len(busy)) == (tries, 4 - tries)
-    body, _ = store.read("a") or (b"", None)
+    body, _ = store.read("a", "advice") or (b"", None)
     assert sorted(body) == sorted(b"".join([before or b"", *applied]))
 
 
@@ -230,7 +232,7 @@ def test_swap_that_other_runs_always_win_fails(store: Store) -> None:
         " are done."
     )
     assert caught.value.retryable
-    assert (len(others), store.read("a")) == (20, (b"19", others[-1]))
+    assert (len(others), store.read("a", "advice")) == (20, (b"19", others[-1]))
 
 
 def test_store_needs_no_list_bucket(store: Store, s3_server: LocalS3) -> None:

@@ -5,23 +5,29 @@ import errno
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from randusers_assets.pipeline.errors import SnapshotError
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 from randusers_assets_tests.builders import bytes_of, temp_file_of
 
 FULL = "the disk is full: make room, or point TMPDIR to a larger disk."
+RAN_OUT = (
+    "The process ran out of {}: raise the limit (ulimit -{}, or the container's), and run again."
+)
 
 
 @pytest.fixture
@@ -56,7 +62,6 @@ def test_temp_file_readers_are_independent() -> None:
     assert bytes_of(file) == b"0123456789"
 
 
-@settings(deadline=None, max_examples=100)
 @given(data=st.binary(max_size=50), position=st.integers(0, 60), length=st.integers(0, 60))
 def test_temp_file_reads_at_any_place(data: bytes, position: int, length: int) -> None:
     """Reading after a seek gives the slice of the bytes, shorter at the end."""
@@ -120,16 +125,68 @@ def test_temp_file_needs_a_disk_with_room(directory: Path) -> None:
 def test_disk_full_is_explained(number: int, directory: Path) -> None:
     """A full disk or quota is one sentence that names the directory, its cause kept."""
     cause = OSError(number, os.strerror(number))
-    with pytest.raises(SnapshotError) as error, explain_disk_full():
+    with pytest.raises(SnapshotError) as error, explain_host_limits():
         raise cause
     assert str(error.value) == f"{directory}: {FULL}"
     assert (error.value.retryable, error.value.__cause__) == (True, cause)
 
 
-@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "no"), KeyError("x")])
-def test_explain_disk_full_passes_other_errors_through(error: Exception) -> None:
+def test_temp_file_needs_a_directory(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A temporary directory that is gone is one sentence that names TMPDIR."""
+    monkeypatch.setattr(tempfile, "tempdir", str(directory / "gone"))
+    with pytest.raises(SnapshotError) as error:
+        TempFile()
+    assert str(error.value) == "No temporary directory is writable: set TMPDIR to one with room."
+
+
+@contextlib.contextmanager
+def _no_more_open_files() -> Iterator[None]:
+    """Let this process open no further file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_temp_file_explains_too_many_open_files() -> None:
+    """Neither a new file nor a new writer of one opens; the sentence names the limit."""
+    file = TempFile()
+    for opening in (TempFile, file.writer):
+        with pytest.raises(SnapshotError) as error, _no_more_open_files():
+            opening()
+        assert str(error.value) == RAN_OUT.format("open files", "n")
+
+
+def _start_no_thread() -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize(
+    ("exhaust", "message"),
+    [
+        (lambda: bytes(1 << 62), RAN_OUT.format("memory", "v")),
+        (lambda: pa.allocate_buffer(1 << 62), RAN_OUT.format("memory", "v")),
+        (_start_no_thread, RAN_OUT.format("threads", "u")),
+    ],
+    ids=["memory", "memory of Arrow", "threads"],
+)
+def test_lack_of_memory_or_threads_is_explained(
+    exhaust: Callable[[], object], message: str
+) -> None:
+    """What a step ran out of is one sentence that names the limit, and may pass later."""
+    with pytest.raises(SnapshotError) as error, explain_host_limits():
+        exhaust()
+    assert (str(error.value), error.value.retryable) == (message, True)
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "no"), RuntimeError("no"), KeyError("x")]
+)
+def test_explain_host_limits_passes_other_errors_through(error: Exception) -> None:
     """Any other error is the error that it was."""
-    with pytest.raises(type(error)) as raised, explain_disk_full():
+    with pytest.raises(type(error)) as raised, explain_host_limits():
         raise error
     assert raised.value is error
 
