@@ -13,7 +13,6 @@ from randusers_assets.pipeline.fetch.snapshot import log_every_tenth
 from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
 from randusers_assets.pipeline.publish.diff import compare_with_day_before
 from randusers_assets.pipeline.publish.publish import CODE_VERSION, PassedCsv
-from randusers_assets.pipeline.publish.receipt import read_latest
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
 
 # What the three have in common.
@@ -44,7 +43,7 @@ def raw_users(
     """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
     with dagster_failures(context):
         require_present(context.partition_key, datetime.now(UTC))
-        read_latest(snapshot_store.store, CONTRACT)  # fails on a wrong bucket before a long fetch
+        snapshot_store.store.check_access()  # fails on a wrong bucket before a long fetch
         with metadata.record_seconds(context, "fetch"):
             raw = random_users_api.fetch(snapshot_store.run, log_every_tenth(context.log.info))
     context.add_output_metadata(metadata.fetch_metadata(raw.facts))

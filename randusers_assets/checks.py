@@ -8,7 +8,7 @@ import dagster as dg
 
 from randusers_assets.automation import daily
 from randusers_assets.contract import CONTRACT
-from randusers_assets.errors import dagster_failures
+from randusers_assets.errors import INTERRUPTED_CHECK, dagster_failures
 from randusers_assets.pipeline.audit.gates import Finding, describe_closed, judge_raw
 from randusers_assets.pipeline.audit.rules import row_rules
 from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
@@ -119,6 +119,6 @@ def users_csv_gates(
     context: dg.AssetCheckExecutionContext, snapshot_store: SnapshotStore
 ) -> Iterator[dg.AssetCheckResult]:
     """Read the published object back and compare it with its receipt."""
-    with dagster_failures():
+    with dagster_failures(interrupted=lambda: INTERRUPTED_CHECK):
         finding = read_back(snapshot_store.store, CONTRACT, context.partition_key)
     yield from check_results("users_csv", [finding])

@@ -1,12 +1,14 @@
 """The one boundary between the pipeline's errors and Dagster's, and how a run's failure is read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.publish.publish import UNTOUCHED
+from randusers_assets.pipeline.storage.tempfiles import explain_host_limits
 
 if TYPE_CHECKING:
     from dagster_shared.error import SerializableErrorInfo
@@ -14,7 +16,11 @@ if TYPE_CHECKING:
 # For errors that outlast the retries within a step and may pass later.
 RETRY_POLICY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
-INTERRUPTED = "The run was interrupted: what is published stays as it was."
+INTERRUPTED = f"The run was interrupted before it published anything: {UNTOUCHED}."
+INTERRUPTED_CHECK = f"The run was interrupted in a check: {UNTOUCHED}."
+INTERRUPTED_ELSEWHERE = (
+    "The run was interrupted between its steps: `randusers verify` shows what is published."
+)
 
 
 class Interrupted(dg.DagsterError, dg.DagsterExecutionInterruptedError):
@@ -36,19 +42,23 @@ def _attempts(context: Context | None) -> int:
 
 
 @contextmanager
-def dagster_failures(context: Context | None = None) -> Iterator[None]:
+def dagster_failures(
+    context: Context | None = None, interrupted: Callable[[], str] = lambda: INTERRUPTED
+) -> Iterator[None]:
     """Turn a SnapshotError into a dagster.Failure, which ends the step in its sentence.
 
     The last attempt, which `context` knows, is not retried: Dagster would report "Exceeded
-    max_retries". Ctrl-C and Terminate raise Interrupted: Dagster would retry its own interruption.
+    max_retries". Ctrl-C and Terminate raise Interrupted, as Dagster would retry its own
+    interruption; `interrupted` says what is true of the bucket then.
     """
     try:
-        yield
+        with explain_host_limits():
+            yield
     except SnapshotError as error:
         retry = error.retryable and _attempts(context) < RETRY_POLICY.max_retries
         raise dg.Failure(str(error), allow_retries=retry) from error
     except dg.DagsterExecutionInterruptedError:
-        raise Interrupted(INTERRUPTED) from None
+        raise Interrupted(interrupted()) from None
 
 
 def gate_failed(check: dg.AssetCheckEvaluation) -> bool:
@@ -66,7 +76,7 @@ def root_cause(error: "SerializableErrorInfo") -> "SerializableErrorInfo":
 
 def failure_message(cause: "SerializableErrorInfo") -> str:
     """The sentence of a `dagster.Failure` or an interruption; else the class and message."""
-    if cause.cls_name in (Interrupted.__name__, dg.DagsterExecutionInterruptedError.__name__):
-        return INTERRUPTED
-    message = cause.message.strip()
-    return message.partition(": ")[2] if cause.cls_name == dg.Failure.__name__ else message
+    if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+        return INTERRUPTED_ELSEWHERE
+    message, ours = cause.message.strip(), (dg.Failure.__name__, Interrupted.__name__)
+    return message.partition(": ")[2] if cause.cls_name in ours else message

@@ -4,11 +4,15 @@ from typing import Any
 
 import dagster as dg
 
-from randusers_assets.errors import dagster_failures
+from randusers_assets.errors import INTERRUPTED, dagster_failures
 from randusers_assets.metadata import object_metadata, publication_metadata, record_seconds
 from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
-from randusers_assets.pipeline.publish.objects import load_csv
-from randusers_assets.pipeline.publish.publish import PassedCsv, publish
+from randusers_assets.pipeline.publish.objects import load_csv, load_frames
+from randusers_assets.pipeline.publish.publish import (
+    PassedCsv,
+    describe_interruption,
+    publish,
+)
 from randusers_assets.pipeline.steps import SnapshotRun
 
 
@@ -23,14 +27,20 @@ class UsersIOManager(dg.IOManager):
     ) -> None:
         """Store a day, and show where and what in the materialization's metadata."""
         date = context.asset_partition_key
-        with record_seconds(context, "store"), dagster_failures(context):
+        store = self.run.store
+
+        def interrupted() -> str:
+            csv = obj.csv if isinstance(obj, PassedCsv) else None
+            return describe_interruption(store, date, csv) if csv else INTERRUPTED
+
+        with record_seconds(context, "store"), dagster_failures(context, interrupted):
             if isinstance(obj, PassedCsv):
-                shown = publication_metadata(publish(self.run.store, date, obj, context.run_id))
+                shown = publication_metadata(publish(store, date, obj, context.run_id))
             else:
                 path, stored = self.run.save(date, obj)
                 rows = obj.facts.declared if isinstance(obj, RawUsers) else obj.facts.flat_rows
                 proof = stored.size, stored.sha256, stored.etag
-                shown = object_metadata(self.run.store.uri(path), rows, *proof)
+                shown = object_metadata(store.uri(path), rows, *proof)
         context.add_output_metadata(shown)
         context.log.info("%s: %s rows.", shown["dagster/uri"], shown["dagster/row_count"])
 
@@ -42,8 +52,9 @@ class UsersIOManager(dg.IOManager):
                 case "raw_users":
                     return self.run.load_raw(date)
                 case "users_df":
-                    frames = self.run.load_frames(date)
-                    return frames if wanted is UserFrames else frames.to_pandas()
+                    if wanted is UserFrames:
+                        return self.run.load_frames(date)
+                    return load_frames(self.run.store, self.run.contract, date).to_pandas()
                 case _:
                     return load_csv(self.run.store, self.run.contract, date)
 

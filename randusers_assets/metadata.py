@@ -62,10 +62,15 @@ def with_places(
     assets: Sequence[dg.AssetsDefinition], run: SnapshotRun
 ) -> list[dg.AssetsDefinition]:
     """The assets with the file and line of their code, and with their objects' URIs."""
-    path = {"raw_users": raw_path, "users_df": frames_path, "users_csv": csv_path}
+    day, contract = "YYYY-MM-DD", run.contract
+    path = {
+        "raw_users": raw_path(contract, day, "SHA256"),
+        "users_df": frames_path(contract, day, "SHA256"),
+        "users_csv": csv_path(contract, day),
+    }
 
     def with_uri(spec: dg.AssetSpec) -> dg.AssetSpec:
-        uri = run.store.uri(path[spec.key.to_user_string()](run.contract, "YYYY-MM-DD"))
+        uri = run.store.uri(path[spec.key.to_user_string()])
         return spec.merge_attributes(metadata={"dagster/uri": uri} if run.store.bucket else {})
 
     with warnings.catch_warnings():
@@ -102,9 +107,9 @@ def object_metadata(uri: str, rows: int, size: int, sha256: str, etag: str) -> d
 
 def publication_metadata(publication: Publication) -> dict[str, Any]:
     """A publication."""
-    receipt, csv = publication.receipt, publication.receipt.csv
+    receipt, csv, etag = publication.receipt, publication.receipt.csv, publication.stored.etag
     return {
-        **object_metadata(csv.uri, receipt.counts.published, csv.bytes, csv.sha256, csv.etag),
+        **object_metadata(csv.uri, receipt.counts.published, csv.bytes, csv.sha256, etag),
         "outcome": publication.outcome,
         "rejected": receipt.counts.rejected,
         "receipt": dg.MetadataValue.json(msgspec.to_builtins(receipt)),

@@ -12,11 +12,11 @@ import pytest
 from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import failure_message, gate_failed, root_cause
 from randusers_assets.pipeline.publish.objects import save
-from randusers_assets.pipeline.publish.receipt import Receipt, read_receipt
+from randusers_assets.pipeline.publish.receipt import Receipt, require_receipt
 from randusers_assets.pipeline.storage.paths import csv_path
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets.resources import SnapshotStore
-from randusers_assets_tests.builders import User, csv_of, frames_of, user, users
+from randusers_assets_tests.builders import User, csv_of, frames_of, raw_users_of, user, users
 from randusers_assets_tests.pipeline.publish.bucket import publish_csv
 from randusers_assets_tests.project import definitions_on
 from randusers_sandbox.api import ApiSimulator, users_from_json
@@ -73,8 +73,8 @@ def message_of(result: dg.ExecuteInProcessResult) -> str:
 
 def receipt_of(store: Store) -> Receipt | None:
     """Today's receipt."""
-    found = read_receipt(store, CONTRACT, TODAY)
-    return found[0] if found else None
+    found = store.head(csv_path(CONTRACT, TODAY))
+    return require_receipt(store, CONTRACT, TODAY, found.sha256) if found else None
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ def test_checks_pass_exactly_when_the_csv_is_published(
     if receipt:
         (shown,) = alone.asset_materializations_for_node("users_csv")
         assert shown.metadata["outcome"].value == "unchanged"
-        assert receipt.csv.etag.strip('"') == shown.metadata["etag"].value
+        assert receipt.csv.sha256 == shown.metadata["sha256"].value
         assert receipt.run_id == result.run_id
         assert receipt.counts.declared == len(snapshot)
         assert receipt.max_rejected_ratio == gate.get("max_rejected_ratio", 0)
         assert receipt.accepted_rejects == gate.get("accept_rejects", "")
         assert receipt.accepted_change == gate.get("accept_change", "")
-        assert receipt.previous == (YESTERDAY if past else None)
+        assert receipt.compared_with == (YESTERDAY if past else None)
 
 
 def test_run_that_allows_more_rejects_than_the_setting_needs_a_reason(
     snapshot_store: SnapshotStore, tmp_path: Path
 ) -> None:
     """Without the reason the run fails in one sentence, and users_csv alone does as well."""
-    save(snapshot_store.store, TODAY, frames_of(TWO_BAD))
+    save(snapshot_store.store, TODAY, raw_users_of(TWO_BAD))
     with api_of(TWO_BAD, tmp_path) as api:
         for assets in (None, USERS_CSV):
             run = run_job(snapshot_store, api, {"max_rejected_ratio": 0.5}, assets)

@@ -211,12 +211,13 @@ def test_published_csv_matches_its_receipt(snapshot_store: SnapshotStore) -> Non
     results, end = run_checks(CSV, snapshot_store)
     assert failed(results) == {name: ERROR}
     assert end == (
-        f"Closed by {name}: {store.uri(bucket.RECEIPT)} does not exist: {DAY} is not published;"
-        f" materialize users_csv for {DAY} first."
+        f"Closed by {name}: {store.uri(bucket.CSV)} does not exist: materialize users_csv for"
+        f" {DAY}."
     )
-    proof = bucket.publish_csv(store, DAY, builders.csv_of(users(10))).receipt.csv
+    published = bucket.publish_csv(store, DAY, builders.csv_of(users(10)))
     results, end = run_checks(CSV, snapshot_store)
     assert (failed(results), end) == ({}, None)
     assert results[name].description == "The object matches its receipt."
-    shown = {"bytes": proof.bytes, "sha256": proof.sha256, "etag": proof.etag.strip('"')}
+    proof, etag = published.receipt.csv, published.stored.etag.strip('"')
+    shown = {"bytes": proof.bytes, "sha256": proof.sha256, "etag": etag}
     assert values_of(results[name]) == {"rows": 10, **shown}

@@ -16,9 +16,9 @@ from randusers_assets_tests.sandbox.processes import python
 
 STRICT = ("-W", "error", "-c")
 PLACES = {
-    "raw_users": "raw_users/dt=YYYY-MM-DD/users.jsonl.zst",
+    "raw_users": "raw_users/dt=YYYY-MM-DD/SHA256.jsonl.zst",
     "users_csv": "users_csv/dt=YYYY-MM-DD/users.csv",
-    "users_df": "users_df/dt=YYYY-MM-DD/users.parquet",
+    "users_df": "users_df/dt=YYYY-MM-DD/SHA256.parquet",
 }
 
 

@@ -11,7 +11,13 @@ from randusers_assets.pipeline.errors import Conflict, Drift, SnapshotError
 
 MESSAGE = "The API is down: look at its status page."
 DOWN, REFUSED = SnapshotError(MESSAGE, retryable=True), SnapshotError(MESSAGE)
-INTERRUPTED = "The run was interrupted: what is published stays as it was."
+INTERRUPTED = (
+    "The run was interrupted before it published anything: the CSV that is published and its"
+    " receipt stay as they were."
+)
+INTERRUPTED_ELSEWHERE = (
+    "The run was interrupted between its steps: `randusers verify` shows what is published."
+)
 STOPPED = dg.DagsterExecutionInterruptedError()
 NO_DELAY = dg.RetryPolicy(max_retries=RETRY_POLICY.max_retries)
 
@@ -72,7 +78,8 @@ def test_step_ends_in_its_message_after_its_attempts(
     assert len(retried) + 1 == attempts
     ours = found.cls_name in ("Failure", "Interrupted")
     assert (found.cls_name if ours else "Dagster's own") == last
-    assert failure_message(root_cause(found)) == (INTERRUPTED if error is STOPPED else MESSAGE)
+    stopped = INTERRUPTED if last == "Interrupted" else INTERRUPTED_ELSEWHERE
+    assert failure_message(root_cause(found)) == (stopped if error is STOPPED else MESSAGE)
 
 
 @pytest.mark.parametrize("stores", [True, False])

@@ -3,20 +3,23 @@
 import gc
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
+import boto3
 import dagster as dg
 import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from botocore.config import Config
 
 from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import Interrupted
 from randusers_assets.io_managers import UsersIOManager
-from randusers_assets.pipeline.flatten.frames import FetchFacts, RawUsers, UserFrames
-from randusers_assets.pipeline.publish.objects import save
-from randusers_assets.pipeline.publish.publish import PassedCsv
+from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
+from randusers_assets.pipeline.publish.objects import Current, save
+from randusers_assets.pipeline.publish.publish import PassedCsv, describe_interruption
 from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.pipeline.storage.s3 import Store, Stored
 from randusers_assets.pipeline.storage.tempfiles import TempFile
@@ -29,8 +32,6 @@ from randusers_assets_tests.project import definitions_on
 
 # Dagster itself, as it initializes a resource that depends on another.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
-
-RAW_KEY, FRAMES_KEY = f"raw_users/dt={DAY}/users.jsonl.zst", f"users_df/dt={DAY}/users.parquet"
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +48,17 @@ def manager(store: Store) -> UsersIOManager:
 
 
 class Interrupting(Store):
-    """A store whose user presses Ctrl-C during every transfer."""
+    """A store whose user presses Ctrl-C at one of the writes: before it, or after it."""
 
-    def download(self, path: str, advice: str) -> tuple[TempFile, Stored]:  # noqa: ARG002  # the base's
-        """Be interrupted."""
-        raise dg.DagsterExecutionInterruptedError
+    at: str
+    written: bool
 
-    def put(self, *_args: object, **_settings: object) -> Stored:
-        """Be interrupted."""
+    def put(self, path: str, body: TempFile | bytes, **options: Any) -> Stored:  # noqa: ANN401  # the store's own
+        """Write, and be interrupted."""
+        if not path.startswith(self.at):
+            return super().put(path, body, **options)
+        if self.written:
+            super().put(path, body, **options)
         raise dg.DagsterExecutionInterruptedError
 
 
@@ -85,8 +89,8 @@ def load_by_hand(store: SnapshotStore, asset: str) -> object:
 
 def assert_shown(
     store: Store, metadata: dict[str, object], key: str, content_type: str, **more: object
-) -> tuple[bytes, dict[str, str]]:
-    """The object of three rows is what the UI shows of it; its bytes and other metadata."""
+) -> bytes:
+    """The object of three rows is what the UI shows of it; its bytes."""
     answer = store.client.get_object(Bucket=store.bucket, Key=key)
     body = answer["Body"].read()
     digest = hashlib.sha256(body).hexdigest()
@@ -99,32 +103,72 @@ def assert_shown(
         **more,
     }
     assert answer["ContentType"] == content_type
-    assert answer["Metadata"].pop("sha256") == digest
-    return body, answer["Metadata"]
+    assert answer["Metadata"] == {"sha256": digest}
+    return body
 
 
-def test_interrupted_transfers_end_the_run(snapshot_store: SnapshotStore) -> None:
-    """Neither a download nor an upload that somebody ends is retried."""
-    real = snapshot_store.store
-    store = Interrupting(lambda: real.client, real.bucket)
-    manager = UsersIOManager(SnapshotRun(store, CONTRACT))
-    with pytest.raises(Interrupted):
-        store_output(manager, "users_df", frames_of(users(1)))
-    with pytest.raises(Interrupted):
-        load_as(manager, "users_df", UserFrames)
+STAYS = "the CSV that is published and its receipt stay as they were."
+BEFORE = f"The run was interrupted before it published {DAY}: {STAYS}"
+AFTER = (
+    f"The run was interrupted after {DAY} was published with its receipt: run again to bring"
+    " latest.json up to date."
+)
+
+
+@pytest.mark.parametrize(
+    ("at", "written", "sentence"),
+    [
+        ("users_df/", False, f"The run was interrupted before it published anything: {STAYS}"),
+        ("_rejects/", True, BEFORE),
+        ("_receipts/", True, BEFORE),
+        ("users_csv/", False, BEFORE),
+        ("users_csv/", True, AFTER),
+        ("_receipts/users_csv/latest.json", False, AFTER),
+    ],
+)
+def test_interrupted_write_ends_the_run_and_says_what_is_published(
+    store: Store, at: str, sentence: str, *, written: bool
+) -> None:
+    """No write that somebody interrupts is retried; its message is true of the bucket."""
+    interrupting = Interrupting(lambda: store.client, store.bucket)
+    interrupting.__dict__.update(at=at, written=written)  # the class is frozen
+    manager = UsersIOManager(SnapshotRun(interrupting, CONTRACT))
+    csv = builders.passed(csv_of(users(3)))
+    with pytest.raises(Interrupted) as interrupted:
+        store_output(manager, "users_csv", frames_of(users(3)) if at == "users_df/" else csv)
+    assert str(interrupted.value) == sentence
+    assert (store.head(bucket.CSV) is not None) is (sentence == AFTER)
+
+
+def test_interruption_while_s3_is_down_says_that_nothing_is_known(store: Store) -> None:
+    """Where the bucket cannot be asked any more, the message says how to ask it later."""
+    once = Config(retries={"max_attempts": 0})
+    down = boto3.client("s3", endpoint_url="http://127.0.0.1:9", config=once)
+    message = describe_interruption(Store(lambda: down, store.bucket), DAY, csv_of(users(3)))
+    assert message.startswith(
+        f"The run was interrupted, and whether {DAY} is published cannot be seen: s3://"
+    )
+    assert message.endswith(f" Then see `randusers verify --date {DAY}`.")
+
+
+def current(store: Store, asset: str) -> Current:
+    """The day's pointer."""
+    body = bucket.body_of(store, f"_current/{asset}/dt={DAY}.json")
+    return msgspec.json.decode(body, type=Current)
 
 
 def test_raw_users_are_stored_as_zstd_json_lines(store: Store, manager: UsersIOManager) -> None:
-    """One JSON line a row, with the facts of the fetch; the next step gets the very same object."""
+    """One JSON line a row; the pointer has the facts; the next step gets the very same object."""
     raw = builders.raw_users_of(users(3))
     metadata = store_output(manager, "raw_users", raw)
     assert load_as(manager, "raw_users", RawUsers) is raw
-    assert store.client.list_objects_v2(Bucket=store.bucket)["KeyCount"] == 1
-    body, beside = assert_shown(store, metadata, RAW_KEY, "application/zstd")
+    key = f"raw_users/dt={DAY}/{raw.file.sha256}.jsonl.zst"
+    body = assert_shown(store, metadata, key, "application/zstd")
     lines = pa.CompressedInputStream(pa.BufferReader(body), "zstd").read()
     assert [msgspec.json.decode(line) for line in lines.splitlines()] == users(3)
-    assert beside.keys() == {"fetch"}
-    assert msgspec.json.decode(beside["fetch"], type=FetchFacts) == builders.facts_of(3)
+    assert current(store, "raw_users") == Current(
+        uri=store.uri(key), sha256=raw.file.sha256, fetch=builders.facts_of(3)
+    )
 
 
 def test_users_df_is_stored_as_parquet(store: Store, manager: UsersIOManager) -> None:
@@ -132,12 +176,12 @@ def test_users_df_is_stored_as_parquet(store: Store, manager: UsersIOManager) ->
     frames = frames_of(users(3))
     metadata = store_output(manager, "users_df", frames)
     assert load_as(manager, "users_df", UserFrames) is frames
-    assert store.client.list_objects_v2(Bucket=store.bucket)["KeyCount"] == 1
-    body, beside = assert_shown(store, metadata, FRAMES_KEY, "application/vnd.apache.parquet")
+    key = f"users_df/dt={DAY}/{frames.file.sha256}.parquet"
+    body = assert_shown(store, metadata, key, "application/vnd.apache.parquet")
     table = pq.read_table(pa.BufferReader(body))
     assert table.column_names == list(CONTRACT.by_name)
     assert table.column("id").to_pylist() == [1, 2, 3]
-    assert beside == {}
+    assert current(store, "users_df").uri == store.uri(key)
 
 
 def test_users_csv_is_published_with_its_receipt(store: Store, manager: UsersIOManager) -> None:
@@ -149,8 +193,8 @@ def test_users_csv_is_published_with_its_receipt(store: Store, manager: UsersIOM
         assert receipt.run_id == "run-1"
         shown = {"receipt": msgspec.to_builtins(receipt), "outcome": outcome, "rejected": 0}
         content_type = "text/csv; charset=utf-8"
-        body, beside = assert_shown(store, metadata, bucket.CSV, content_type, **shown)
-        assert (body, beside) == (builders.bytes_of(csv.csv.file), {})
+        body = assert_shown(store, metadata, bucket.CSV, content_type, **shown)
+        assert body == builders.bytes_of(csv.csv.file)
 
 
 def test_loading_by_hand_gives_one_dataframe(snapshot_store: SnapshotStore) -> None:
@@ -176,11 +220,12 @@ def test_loading_by_hand_gives_one_dataframe(snapshot_store: SnapshotStore) -> N
 def test_missing_asset_is_named_with_what_to_materialize(snapshot_store: SnapshotStore) -> None:
     """Loading a day that is not there names the object and the asset."""
     for asset, missing in {
-        "raw_users": f"{RAW_KEY} does not exist:",
-        "users_df": f"{FRAMES_KEY} does not exist:",
-        "users_csv": f"{bucket.RECEIPT} does not exist: {DAY} is not published;",
+        "raw_users": f"_current/raw_users/dt={DAY}.json",
+        "users_df": f"_current/users_df/dt={DAY}.json",
+        "users_csv": bucket.CSV,
     }.items():
         with pytest.raises(dg.Failure) as raised:
             load_by_hand(snapshot_store, asset)
         uri = snapshot_store.store.uri(missing)
-        assert raised.value.description == f"{uri} materialize {asset} for {DAY} first."
+        message = f"{uri} does not exist: materialize {asset} for {DAY}."
+        assert raised.value.description == message

@@ -18,7 +18,6 @@ from randusers_assets.pipeline.flatten.frames import (
 from randusers_assets.pipeline.publish import objects
 from randusers_assets.pipeline.publish.publish import PassedCsv, Publication, publish
 from randusers_assets.pipeline.publish.receipt import find_history
-from randusers_assets.pipeline.storage.paths import frames_path, raw_path
 from randusers_assets.pipeline.storage.s3 import Store, Stored
 
 T = TypeVar("T")
@@ -75,24 +74,32 @@ class SnapshotRun:
         return self._once("judged", (date, frames.file.sha256, policy), compute)
 
     def pass_gates(self, date: str, frames: UserFrames, policy: Policy) -> PassedCsv:
-        """The CSV, if every gate is open; else the sentence of the closed ones."""
+        """The CSV, if every gate is open; else SnapshotError. Flat rows not stored yet are."""
         passed = PassedCsv(self.audit(frames), self.judge(date, frames, policy))
         passed.judgement.enforce()
+        if self._kept.get("frames") != (date, frames):
+            objects.keep(self.store, date, frames)
         return passed
 
     def save(self, date: str, snapshot: RawUsers | UserFrames) -> tuple[str, Stored]:
         """Store a raw snapshot or flat rows, and keep them for the next step."""
-        path, stored = objects.save(self.store, date, snapshot)
-        self._kept[path] = (stored.etag, snapshot)
-        return path, stored
+        saved = objects.save(self.store, date, snapshot)
+        self._kept["raw" if isinstance(snapshot, RawUsers) else "frames"] = (date, snapshot)
+        return saved
 
     def load_raw(self, date: str) -> RawUsers:
-        """A day's raw snapshot: the kept one if S3 still holds that very object."""
-        return self._load(date, raw_path(self.contract, date), objects.load_raw)
+        """The raw snapshot that this run stored for a day, else the day's current one."""
+        return self._once("raw", date, lambda: objects.load_raw(self.store, self.contract, date))
 
     def load_frames(self, date: str) -> UserFrames:
-        """A day's flat rows: the kept ones if S3 still holds that very object."""
-        return self._load(date, frames_path(self.contract, date), objects.load_frames)
+        """The flat rows that this run stored for a day, else those of its raw snapshot.
+
+        Not the stored ones: what is published is a function of the raw snapshot alone.
+        """
+        if self._kept.get("frames", ("", None))[0] == date:
+            frames: UserFrames = self._kept["frames"][1]
+            return frames
+        return self.flatten(self.load_raw(date))
 
     def release(self) -> None:
         """Drop what was computed, and with it the temp files."""
@@ -103,9 +110,3 @@ class SnapshotRun:
             self._kept[what] = (key, compute())
         value: T = self._kept[what][1]
         return value
-
-    def _load(self, date: str, path: str, load: Callable[[Store, Contract, str], T]) -> T:
-        etag, value = self._kept.get(path, ("", None))
-        now = self.store.head(path) if etag else None
-        kept: T | None = value if now and now.etag == etag else None
-        return kept or load(self.store, self.contract, date)

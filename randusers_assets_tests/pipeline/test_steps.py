@@ -1,4 +1,4 @@
-"""One run without Dagster: each pass once, its results kept only while S3 holds their source."""
+"""One run without Dagster: each pass once, and what is published comes from the raw snapshot."""
 
 import weakref
 from collections import Counter
@@ -20,9 +20,17 @@ from randusers_assets.pipeline.publish.objects import load_csv
 from randusers_assets.pipeline.publish.publish import publish
 from randusers_assets.pipeline.publish.verify import read_back, verify
 from randusers_assets.pipeline.steps import SnapshotRun, run_snapshot
-from randusers_assets.pipeline.storage.paths import csv_path, frames_path, raw_path
+from randusers_assets.pipeline.storage.paths import csv_path
 from randusers_assets.pipeline.storage.s3 import Store
-from randusers_assets_tests.builders import User, bytes_of, csv_of, frames_of, raw_users_of, users
+from randusers_assets_tests.builders import (
+    User,
+    bytes_of,
+    csv_of,
+    frames_of,
+    frames_with,
+    raw_users_of,
+    users,
+)
 from randusers_assets_tests.pipeline.publish import bucket
 from randusers_assets_tests.pipeline.publish.bucket import BAD_EMAIL, DAY, DAY_AFTER, LENIENT
 from randusers_sandbox.api import ApiSimulator, generated_users
@@ -101,29 +109,38 @@ def test_later_run_computes_the_same_bytes_from_s3(
 
 
 @pytest.mark.parametrize(
-    ("path", "load", "snapshot_of"),
-    [
-        (raw_path(CONTRACT, DAY), SnapshotRun.load_raw, raw_users_of),
-        (frames_path(CONTRACT, DAY), SnapshotRun.load_frames, frames_of),
-    ],
+    ("load", "snapshot_of"),
+    [(SnapshotRun.load_raw, raw_users_of), (SnapshotRun.load_frames, frames_of)],
 )
-def test_kept_snapshot_is_loaded_only_while_s3_holds_it(
+def test_run_goes_on_with_the_snapshot_that_it_saved(
     run: SnapshotRun,
-    path: str,
     load: Callable[[SnapshotRun, str], RawUsers | UserFrames],
     snapshot_of: Callable[[list[User]], RawUsers | UserFrames],
 ) -> None:
-    """The very value that was saved; another one where another run wrote since; none if gone."""
-    kept, other = snapshot_of(users(3)), snapshot_of(users(4))
+    """The very value that was saved, also after another run stored its own; none of another day."""
+    kept = snapshot_of(users(3))
     run.save(DAY, kept)
     assert load(run, DAY) is kept
-    objects.save(run.store, DAY, other)
-    assert bytes_of(load(run, DAY).file) == bytes_of(other.file)
-    bucket.delete(run.store, path)
-    asset = path.split("/", 1)[0]
-    assert bucket.message_of(lambda: load(run, DAY)) == (
-        f"s3://{run.store.bucket}/{path} does not exist: materialize {asset} for {DAY} first."
+    objects.save(run.store, DAY, snapshot_of(users(4)))
+    assert load(run, DAY) is kept
+    assert bucket.message_of(lambda: load(run, DAY_AFTER)) == (
+        f"s3://{run.store.bucket}/_current/raw_users/dt={DAY_AFTER}.json does not exist:"
+        f" materialize raw_users for {DAY_AFTER}."
     )
+
+
+def test_later_run_derives_what_it_publishes_from_the_raw_snapshot(store: Store) -> None:
+    """A Parquet with a changed cell under digests that fit is neither audited nor published."""
+    run, raw = SnapshotRun(store, CONTRACT), raw_users_of(users(3))
+    run.save(DAY, raw)
+    run.save(DAY, run.flatten(raw))
+    changed = frames_with(frames_of(users(3, name_first="Eve")), raw_sha256=raw.file.sha256)
+    objects.save(store, DAY, changed)
+    later = SnapshotRun(store, CONTRACT)
+    passed = later.pass_gates(DAY, later.load_frames(DAY), Policy())
+    publish(store, DAY, passed, "run")
+    assert bucket.body_of(store, csv_path(CONTRACT, DAY)) == bytes_of(csv_of(users(3)).file)
+    assert len(list(verify(store, CONTRACT, DAY))) == 4
 
 
 def test_kept_judgement_is_that_of_the_rows_the_day_and_the_policy(

@@ -14,7 +14,7 @@ from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.arrow import arrow_schema
 from randusers_assets.pipeline.flatten.frames import FrameFacts, UserFrames
 from randusers_assets.pipeline.storage.read_ahead import read_ahead
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +27,7 @@ class AuditedCsv:
 
     contract: Contract
     facts: FrameFacts
+    frames_sha256: str
     file: TempFile
     rejects: TempFile
     rows: int
@@ -52,7 +53,7 @@ def audit_csv(frames: UserFrames) -> AuditedCsv:
     file, rejects, published = TempFile(), TempFile(), 0
     nulls = dict.fromkeys(schema.names, 0)
     with (
-        explain_disk_full(),
+        explain_host_limits(),
         file.writer() as csv,
         rejects.writer() as aside,
         contextlib.closing(read_ahead(_encode_batches(frames, audit))) as batches,
@@ -84,6 +85,7 @@ def audit_csv(frames: UserFrames) -> AuditedCsv:
     return AuditedCsv(
         contract=contract,
         facts=frames.facts,
+        frames_sha256=frames.file.sha256,
         file=file,
         rejects=rejects,
         rows=audit.rows,

@@ -17,7 +17,7 @@ from randusers_assets.pipeline.flatten.arrow import FlatLines, arrow_schema, fla
 from randusers_assets.pipeline.flatten.decode import UndecodableUser
 from randusers_assets.pipeline.storage.duplicates import Duplicates, Keys
 from randusers_assets.pipeline.storage.read_ahead import read_ahead
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_disk_full
+from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +70,16 @@ class RawUsers:
     def blocks(self) -> Iterator[bytes]:
         """Yield whole lines, about `BLOCK_BYTES` at a time."""
         stream = io.BufferedReader(pa.CompressedInputStream(self.file.reader(), "zstd"))
-        while block := stream.read(BLOCK_BYTES):
-            yield block + stream.readline()
+        try:
+            while block := stream.read(BLOCK_BYTES):
+                yield block + stream.readline()
+        except OSError as error:
+            if error.errno:
+                raise  # the temp file's
+            name = self.contract.name
+            raise SnapshotError(
+                f"The raw snapshot of {name} is not whole zstd: materialize raw_{name} again."
+            ) from error
 
 
 class UserFrames:
@@ -150,7 +158,7 @@ def write_parquet(
 
     file, schema = TempFile(), arrow_schema(contract)
     with (
-        explain_disk_full(),
+        explain_host_limits(),
         file.writer() as writer,
         # Buffer 1 MiB so that PyArrow rarely calls into Python.
         pa.BufferedOutputStream(pa.PythonFile(writer, "w"), 1 << 20) as sink,

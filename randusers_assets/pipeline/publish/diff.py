@@ -10,8 +10,8 @@ from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.frames import UserFrames
 from randusers_assets.pipeline.publish.objects import load_frames
 from randusers_assets.pipeline.storage.duplicates import Keys, Numbers, in_pass, int64_values
-from randusers_assets.pipeline.storage.paths import frames_path
 from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.s3_errors import Missing
 
 # Keys shown of each kind.
 SHOWN = 10
@@ -45,13 +45,12 @@ class Comparison:
 def compare_with_day_before(store: Store, date: str, frames: UserFrames) -> Comparison | None:
     """Compare with the stored day before, if any; 16 bytes of disk a row, flat memory."""
     before = (datetime.date.fromisoformat(date) - datetime.timedelta(days=1)).isoformat()
-    path = frames_path(frames.contract, before)
-    if store.head(path) is None:
-        return None
     try:
         past = load_frames(store, frames.contract, before)
+    except Missing:
+        return None
     except SnapshotError as error:
-        return Comparison(before, problem=f"{store.uri(path)}: {error}")
+        return Comparison(before, problem=str(error))
     return Comparison(before, compare(past, frames))
 
 

@@ -1,5 +1,6 @@
-"""Publishing: the audited bytes, once and conditionally; then the receipt; then `latest.json`."""
+"""Publishing: the receipt, then the audited bytes in one conditional write, then the pointer."""
 
+import contextlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,12 +12,22 @@ from randusers_assets.pipeline.audit import csv_format
 from randusers_assets.pipeline.audit.encode import AuditedCsv
 from randusers_assets.pipeline.audit.gates import Judgement
 from randusers_assets.pipeline.contract import Contract
-from randusers_assets.pipeline.errors import Conflict, SnapshotError
+from randusers_assets.pipeline.errors import Altered, Conflict, SnapshotError
 from randusers_assets.pipeline.publish import receipt as receipts
-from randusers_assets.pipeline.publish.receipt import ColumnProof, Latest, ObjectProof, Receipt
+from randusers_assets.pipeline.publish.receipt import (
+    ColumnProof,
+    Latest,
+    ObjectProof,
+    Origin,
+    Receipt,
+)
 from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.s3 import Replacement, Store, Stored
 from randusers_assets.pipeline.storage.tempfiles import TempFile
+
+Outcome = Literal["published", "unchanged"]
+
+UNTOUCHED = "the CSV that is published and its receipt stay as they were"
 
 CODE_VERSION = version("randusers-assets")
 
@@ -26,7 +37,8 @@ class Publication:
     """What publishing did: a new object, or none because the same bytes are published already."""
 
     receipt: Receipt
-    outcome: Literal["published", "unchanged"]
+    stored: Stored
+    outcome: Outcome
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +50,35 @@ class PassedCsv:
 
 
 def publish(store: Store, date: str, passed: PassedCsv, run_id: str) -> Publication:
-    """Publish a day's CSV: the object, the rejects, the receipt, then `latest.json`.
+    """Publish a day's CSV: first its proof, then the CSV, then the pointer to the last day.
 
-    Each write is conditional on what was there before, so that of two runs one publishes and the
-    other ends as `unchanged` or in a SnapshotError; the next run completes an interrupted one.
+    Rejects and receipt are under keys that name the CSV's digest, so they change nothing for
+    readers. The one conditional write of the CSV is the commit: of two runs one publishes, and
+    the other ends as `unchanged` or in a SnapshotError. The next run completes an interrupted one.
     """
     passed.judgement.enforce()
-    csv, contract = passed.csv, passed.csv.contract
-    before = receipts.read_receipt(store, contract, date)
-    csv_proof, rejects_proof = (before[0].csv, before[0].rejects) if before else (None, None)
-    stored = _write_csv(store, date, csv, csv_proof)
-    rejects = _write_rejects(store, date, csv, rejects_proof)
-    receipt = Receipt(
+    contract = passed.csv.contract
+    store.check_access()
+    rejects = _keep_rejects(store, date, passed.csv)
+    receipt = describe(store, date, passed, rejects, run_id)
+    receipt = _keep_receipt(store, contract, receipt)
+    stored, outcome = _commit(store, date, passed.csv)
+    try:
+        _point_latest(store, contract, date)
+    except SnapshotError as error:
+        raise SnapshotError(
+            f"{date} is published with its receipt, but the pointer to the last day is not"
+            f" updated: {error}",
+            retryable=error.retryable,
+        ) from error
+    return Publication(receipt, stored, outcome)
+
+
+def describe(store: Store, date: str, passed: PassedCsv, rejects_path: str, run_id: str) -> Receipt:
+    """The receipt of a CSV: what is known of it before it is written."""
+    csv, contract, policy = passed.csv, passed.csv.contract, passed.judgement.policy
+    raw, frames = csv.facts.raw_sha256, csv.frames_sha256
+    return Receipt(
         date=date,
         published_at=datetime.now(UTC).isoformat(timespec="seconds"),
         counts=passed.judgement.counts,
@@ -58,115 +87,130 @@ def publish(store: Store, date: str, passed: PassedCsv, run_id: str) -> Publicat
             ColumnProof(c.name, "text" if c.type == "email" else c.type, csv.nulls[c.name])
             for c in contract.columns
         ],
-        csv=_proof(store, paths.csv_path(contract, date), stored),
-        rejects=_proof(store, paths.rejects_path(contract, date), rejects),
-        raw_sha256=csv.facts.raw_sha256,
+        csv=_proof(store, paths.csv_path(contract, date), csv.file),
+        rejects=_proof(store, rejects_path, csv.rejects),
+        raw=Origin(uri=store.uri(paths.raw_path(contract, date, raw)), sha256=raw),
+        parquet=Origin(uri=store.uri(paths.frames_path(contract, date, frames)), sha256=frames),
         source=csv.facts.fetch,
         rules=list(passed.judgement.rules),
-        max_rejected_ratio=passed.judgement.policy.max_rejected_ratio,
-        accepted_rejects=passed.judgement.policy.accept_rejects,
-        previous=passed.judgement.compared_with,
+        max_rejected_ratio=policy.max_rejected_ratio,
+        accepted_rejects=policy.accept_rejects,
+        compared_with=passed.judgement.compared_with,
         accepted_change=passed.judgement.accepted_change,
         run_id=run_id,
         code_version=CODE_VERSION,
         contract_version=contract.version,
     )
-    publication = _write_receipt(store, csv, receipt, before)
-    _point_latest(store, contract, receipt)
-    return publication
 
 
-def _proof(store: Store, path: str, of: Stored) -> ObjectProof:
-    return ObjectProof(
-        uri=store.uri(path), sha256=of.sha256, bytes=of.size, etag=of.etag, version_id=of.version_id
-    )
+def _proof(store: Store, path: str, file: TempFile) -> ObjectProof:
+    return ObjectProof(uri=store.uri(path), sha256=file.sha256, bytes=file.size)
 
 
-def _write_csv(store: Store, date: str, csv: AuditedCsv, proof: ObjectProof | None) -> Stored:
+def rejects_paths(csv: AuditedCsv, date: str) -> tuple[str, str]:
+    """Where a CSV's rejects are, and where if the same CSV was published with other rejects."""
+    names = csv.file.sha256, f"{csv.file.sha256}-{csv.rejects.sha256}"
+    first, second = (paths.rejects_path(csv.contract, date, name) for name in names)
+    return first, second
+
+
+def _keep_rejects(store: Store, date: str, csv: AuditedCsv) -> str:
+    """Store the rejects beside those that another receipt may name; their path."""
+    first, second = rejects_paths(csv, date)
+    with contextlib.suppress(Conflict):
+        store.put(first, csv.rejects, content_type=csv_format.CONTENT_TYPE, replaces=None)
+        return first
+    now = store.head(first)
+    path = first if now and now.sha256 == csv.rejects.sha256 else second
+    store.keep(path, csv.rejects, content_type=csv_format.CONTENT_TYPE)
+    return path
+
+
+def _keep_receipt(store: Store, contract: Contract, receipt: Receipt) -> Receipt:
+    """Store a receipt, or return the stored one if it proves the same."""
+    path = paths.receipt_path(contract, receipt.date, receipt.csv.sha256)
+    kept = receipt
+
+    def decide() -> Stored | Replacement:
+        nonlocal kept
+        now, kept = store.head(path), receipt
+        # One that cannot be read is written again.
+        with contextlib.suppress(Altered):
+            found = receipts.read_receipt(store, contract, receipt.date, receipt.csv.sha256)
+            if found and _as_of(found, receipt) == receipt:
+                kept = found
+        body = msgspec.json.format(msgspec.json.encode(kept), indent=2)
+        same = now and store.holds(path, now, body, receipts.CONTENT_TYPE)
+        return now if now and same else Replacement(now, body)
+
+    store.swap(path, decide, content_type=receipts.CONTENT_TYPE)
+    return kept
+
+
+def _as_of(receipt: Receipt, other: Receipt) -> Receipt:
+    """A receipt as if it had been written in the run of another one."""
+    return msgspec.structs.replace(receipt, published_at=other.published_at, run_id=other.run_id)
+
+
+def _commit(store: Store, date: str, csv: AuditedCsv) -> tuple[Stored, Outcome]:
     """Replace the CSV that is there now, unless it is the same."""
     path = paths.csv_path(csv.contract, date)
     now = store.head(path)
-    if now and _is_intact(now, csv.file, proof):
-        return now
+    if now and store.holds(path, now, csv.file, csv_format.CONTENT_TYPE):
+        return now, "unchanged"
     try:
-        return store.put(path, csv.file, content_type=csv_format.CONTENT_TYPE, replaces=now)
-    except Conflict:
-        return _require_csv(store, date, csv)
-
-
-def _require_csv(store: Store, date: str, csv: AuditedCsv) -> Stored:
-    """What is stored as the day's CSV, as long as it is this one."""
-    path = paths.csv_path(csv.contract, date)
-    now = store.head(path)
-    if now is None or now.sha256 != csv.file.sha256:
+        stored = store.put(path, csv.file, content_type=csv_format.CONTENT_TYPE, replaces=now)
+    except SnapshotError as error:
+        if not (error.retryable or isinstance(error, Conflict)):
+            raise
+        # Another run was faster, or this write succeeded and its answer was lost.
+        now = store.head(path)
+        if now and now.sha256 == csv.file.sha256:
+            return now, "unchanged"
+        if not isinstance(error, Conflict):
+            raise
         raise SnapshotError(
             f"{store.uri(path)}: another run published {date} with other bytes at the same time,"
             " and that publication stays. Run again to replace it with this data."
-        )
-    return now
+        ) from error
+    return stored, "published"
 
 
-def _write_rejects(store: Store, date: str, csv: AuditedCsv, proof: ObjectProof | None) -> Stored:
-    """Replace the rejects that are there now, unless they are the same."""
-    path = paths.rejects_path(csv.contract, date)
-
-    def decide() -> Stored | Replacement:
-        now = store.head(path)
-        # After the look at the rejects, so that a run that lost the race for the CSV cannot
-        # replace the rejects of the run that won it.
-        _require_csv(store, date, csv)
-        if now and _is_intact(now, csv.rejects, proof):
-            return now
-        return Replacement(now, csv.rejects)
-
-    return store.swap(path, decide, content_type=csv_format.CONTENT_TYPE)
-
-
-def _write_receipt(
-    store: Store, csv: AuditedCsv, receipt: Receipt, before: tuple[Receipt, Stored] | None
-) -> Publication:
-    """Replace the receipt, `before` at first, while the CSV that it proves is still there."""
-    publication = Publication(receipt, "published")
-
-    def digests(of: Receipt) -> tuple[str, str, str]:
-        return of.csv.sha256, of.csv.etag, of.rejects.sha256
-
-    def decide() -> Stored | Replacement:
-        nonlocal before, publication
-        # Read again at every later try.
-        now, before = before or receipts.read_receipt(store, csv.contract, receipt.date), None
-        if now and digests(now[0]) == digests(receipt):
-            publication = Publication(now[0], "unchanged")
-            return now[1]
-        _require_csv(store, receipt.date, csv)
-        body = msgspec.json.format(msgspec.json.encode(receipt), indent=2)
-        return Replacement(now[1] if now else None, body)
-
-    path = paths.receipt_path(csv.contract, receipt.date)
-    store.swap(path, decide, content_type=receipts.CONTENT_TYPE)
-    if publication.outcome == "published":
-        _require_csv(store, receipt.date, csv)
-    return publication
-
-
-def _point_latest(store: Store, contract: Contract, receipt: Receipt) -> None:
+def _point_latest(store: Store, contract: Contract, date: str) -> None:
     """Move `latest.json` to this day, never back from a later one."""
-    uri = store.uri(paths.receipt_path(contract, receipt.date))
-    latest = Latest(date=receipt.date, csv=receipt.csv.uri, receipt=uri)
+    path = paths.latest_path(contract)
+
+    def pointer(day: str) -> Latest:
+        csv, folder = paths.csv_path(contract, day), paths.receipts_path(contract, day)
+        return Latest(date=day, csv=store.uri(csv), receipts=store.uri(folder))
 
     def decide() -> Stored | Replacement:
-        before = receipts.read_latest(store, contract)
-        if before and (before[0].date > latest.date or before[0] == latest):
-            return before[1]
-        return Replacement(before[1] if before else None, msgspec.json.encode(latest))
+        now, latest = store.head(path), None
+        with contextlib.suppress(Altered):
+            found = receipts.read_latest(store, contract)
+            latest = found[0] if found else None
+        # Without a pointer that can be read, a later day may be published all the same.
+        day = max(date, latest.date) if latest else receipts.last_published(store, contract, date)
+        if now and latest == pointer(day):
+            return now
+        return Replacement(now, msgspec.json.encode(pointer(day)))
 
-    store.swap(paths.latest_path(contract), decide, content_type=receipts.CONTENT_TYPE)
+    store.swap(path, decide, content_type=receipts.CONTENT_TYPE)
 
 
-def _is_intact(now: Stored, file: TempFile, proof: ObjectProof | None) -> bool:
-    """Whether these bytes are stored and unmodified since the receipt (same ETag).
-
-    The digest in the metadata alone would also match an object that someone else overwrote.
-    """
-    rewritten = proof is not None and proof.sha256 == file.sha256 and proof.etag != now.etag
-    return (now.sha256, now.size) == (file.sha256, file.size) and not rewritten
+def describe_interruption(store: Store, date: str, csv: AuditedCsv) -> str:
+    """What is true of the bucket after publishing was interrupted, in one sentence."""
+    path = paths.csv_path(csv.contract, date)
+    try:
+        now = store.head(path)
+    except SnapshotError as error:
+        return (
+            f"The run was interrupted, and whether {date} is published cannot be seen: {error}"
+            f" Then see `randusers verify --date {date}`."
+        )
+    if now and now.sha256 == csv.file.sha256:
+        return (
+            f"The run was interrupted after {date} was published with its receipt: run again to"
+            " bring latest.json up to date."
+        )
+    return f"The run was interrupted before it published {date}: {UNTOUCHED}."

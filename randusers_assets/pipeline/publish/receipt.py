@@ -1,19 +1,32 @@
 """The receipt: the object that proves one publication; docs/receipt.md explains it."""
 
-from typing import Literal, TypeVar
+import contextlib
+import datetime
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from randusers_assets.pipeline.audit.gates import Counts, History, RuleResult
 from randusers_assets.pipeline.contract import Contract
-from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.errors import Altered, SnapshotError
 from randusers_assets.pipeline.flatten.frames import FetchFacts
-from randusers_assets.pipeline.storage.paths import latest_path, receipt_path
+from randusers_assets.pipeline.storage.paths import (
+    csv_path,
+    latest_path,
+    receipt_path,
+    version_1_paths,
+)
 from randusers_assets.pipeline.storage.s3 import Store, Stored
 
 T = TypeVar("T")
 
 CONTENT_TYPE = "application/json"
+
+HISTORY_DAYS = 35  # how far back the last published day is searched: a month and some holidays
+HISTORY_REQUESTS = 8  # at once
 
 
 class ObjectProof(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,8 +35,13 @@ class ObjectProof(msgspec.Struct, frozen=True, kw_only=True):
     uri: str
     sha256: str
     bytes: int
-    etag: str
-    version_id: str | None = None
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """An object that the CSV was made from."""
+
+    uri: str
+    sha256: str
 
 
 class ColumnProof(msgspec.Struct, frozen=True):
@@ -35,21 +53,22 @@ class ColumnProof(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The proof of one publication."""
+    """The proof of one publication; `parquet` is None in one of version 1."""
 
-    receipt_version: Literal[1] = 1
+    receipt_version: Literal[1, 2] = 2
     date: str
     published_at: str
     counts: Counts
     columns: list[ColumnProof]
     csv: ObjectProof
     rejects: ObjectProof
-    raw_sha256: str
+    raw: Origin
+    parquet: Origin | None = None
     source: FetchFacts
     rules: list[RuleResult]
     max_rejected_ratio: float
     accepted_rejects: str = ""
-    previous: str | None
+    compared_with: str | None
     accepted_change: str
     run_id: str
     code_version: str
@@ -57,72 +76,126 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Latest(msgspec.Struct, frozen=True, kw_only=True):
-    """The pointer to the last published day."""
+    """The pointer to the last published day; `receipts` is where its receipt is."""
 
     date: str
     csv: str
-    receipt: str
+    receipts: str = ""
 
 
-def read_receipt(store: Store, contract: Contract, date: str) -> tuple[Receipt, Stored] | None:
-    """A day's receipt; None if the day is not published."""
-    return _read(store, receipt_path(contract, date), Receipt)
+_RESTORE = "restore it, or delete it and materialize the day's CSV"
+
+
+def parse(store: Store, path: str, body: bytes, kind: type[T], advice: str = _RESTORE) -> T:
+    """The value of a small JSON object; Altered, ending with `advice`, if it is not of the kind."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.DecodeError as error:
+        problem = str(error).replace("`", "")
+        raise Altered(f"{store.uri(path)} cannot be read ({problem}): {advice}.") from error
+
+
+def read_receipt(store: Store, contract: Contract, date: str, csv_sha256: str) -> Receipt | None:
+    """The receipt of a day's CSV with that digest, also one of version 1; None if there is none.
+
+    Altered if it cannot be read, or is of another CSV.
+    """
+    path = receipt_path(contract, date, csv_sha256)
+    found = store.read(path, _RESTORE)
+    if found is None:
+        return _read_version_1(store, contract, date, csv_sha256)
+    receipt = parse(store, path, found[0], Receipt)
+    claims = receipt.receipt_version, receipt.date, receipt.csv.sha256
+    if claims != (2, date, csv_sha256) or receipt.parquet is None:
+        raise Altered(f"{store.uri(path)} is the receipt of another CSV: {_RESTORE}.")
+    return receipt
+
+
+def _read_version_1(store: Store, contract: Contract, date: str, csv_sha256: str) -> Receipt | None:
+    paths = version_1_paths(contract, date)
+    found = store.read(paths.receipt, _RESTORE)
+    if found is None:
+        return None
+    body = parse(store, paths.receipt, found[0], dict[str, Any])
+    raw = {"uri": store.uri(paths.raw), "sha256": body.get("raw_sha256")}
+    body |= {"raw": raw, "compared_with": body.get("previous")}
+    receipt = parse(store, paths.receipt, msgspec.json.encode(body), Receipt)
+    return receipt if receipt.csv.sha256 == csv_sha256 else None
+
+
+def require_receipt(store: Store, contract: Contract, date: str, csv_sha256: str) -> Receipt:
+    """The receipt of a day's CSV with that digest; Altered if there is none."""
+    receipt = read_receipt(store, contract, date, csv_sha256)
+    if receipt is None:
+        raise Altered(
+            f"{store.uri(csv_path(contract, date))} has no receipt:"
+            f" {store.uri(receipt_path(contract, date, csv_sha256))} does not exist; materialize"
+            f" {contract.name}_csv for {date}."
+        )
+    return receipt
 
 
 def read_latest(store: Store, contract: Contract) -> tuple[Latest, Stored] | None:
     """The pointer to the last published day; None if there is none."""
-    return _read(store, latest_path(contract), Latest)
+    path = latest_path(contract)
+    found = store.read(path, _RESTORE)
+    return (parse(store, path, found[0], Latest), found[1]) if found else None
 
 
-def _read(store: Store, path: str, kind: type[T]) -> tuple[T, Stored] | None:
-    found = store.read(path)
-    try:
-        return (msgspec.json.decode(found[0], type=kind), found[1]) if found else None
-    except msgspec.DecodeError as error:
+def latest_day(store: Store, contract: Contract) -> str:
+    """The last published day; SnapshotError if there is none."""
+    latest = read_latest(store, contract)
+    if latest is None:
         raise SnapshotError(
-            f"{store.uri(path)} is not a {kind.__name__.lower()} of version 1"
-            f" ({str(error).replace('`', '')}): restore the object, or move it away."
-        ) from error
+            f"{store.uri(latest_path(contract))} does not exist: no day is published; materialize"
+            f" {contract.name}_csv first."
+        )
+    return latest[0].date
 
 
-def require_receipt(store: Store, contract: Contract, date: str | None) -> Receipt:
-    """The receipt of a day, or of the last one; SnapshotError if it is not published."""
-    if date is None and (latest := read_latest(store, contract)):
-        date = latest[0].date
-    found = read_receipt(store, contract, date) if date else None
-    if found is None:
-        raise not_published(store, contract, date)
-    return found[0]
+def find_history(store: Store, contract: Contract, date: str, csv_sha256: str) -> History:
+    """The nearest day of the `HISTORY_DAYS` before that is published, as the gates need it.
 
-
-def not_published(store: Store, contract: Contract, date: str | None) -> SnapshotError:
-    """The one sentence for a day, or all days, not being published."""
-    uri = store.uri(receipt_path(contract, date) if date else latest_path(contract))
-    missing = f"{date} is not published" if date else "no day is published"
-    day = f" for {date}" if date else ""
-    return SnapshotError(
-        f"{uri} does not exist: {missing}; materialize {contract.name}_csv{day} first."
-    )
-
-
-def find_history(store: Store, contract: Contract, date: str, sha256: str) -> History:
-    """What the gates need to know of the publications before a day.
-
-    A change that was accepted for a CSV of the same `sha256` stays accepted.
+    A change that was accepted for a CSV of the same digest stays accepted.
     """
-    own, latest = read_receipt(store, contract, date), read_latest(store, contract)
-    accepted = own[0].accepted_change if own and own[0].csv.sha256 == sha256 else ""
-    day = latest[0].date if latest else None
-    while day is not None:
-        found = read_receipt(store, contract, day)
-        if found is None:
-            raise SnapshotError(
-                f"{store.uri(receipt_path(contract, day))} is missing though the receipts point to"
-                " it: restore it, so that the history can be checked."
-            )
-        receipt = found[0]
-        if day < date:
-            nulls = {column.name: column.nulls for column in receipt.columns}
-            return History(day, receipt.counts.published, nulls, accepted)
-        day = receipt.previous
+    store.check_access()
+    accepted = ""
+    # A receipt of its own that cannot be read is written again.
+    with contextlib.suppress(Altered):
+        own = read_receipt(store, contract, date, csv_sha256)
+        accepted = own.accepted_change if own else ""
+    day = datetime.date.fromisoformat(date)
+    days = [(day - timedelta(days=ago)).isoformat() for ago in range(1, HISTORY_DAYS + 1)]
+    for before, csv in find_published(store, contract, days):
+        try:
+            if not csv.sha256:
+                raise store.altered(csv_path(contract, before), _RESTORE)
+            receipt = require_receipt(store, contract, before, csv.sha256)
+        except Altered as error:
+            raise SnapshotError(f"{date} cannot be compared with {before}: {error}") from error
+        nulls = {column.name: column.nulls for column in receipt.columns}
+        return History(before, receipt.counts.published, nulls, accepted)
     return History(accepted_change=accepted)
+
+
+def find_published(
+    store: Store, contract: Contract, dates: Sequence[str]
+) -> Iterator[tuple[str, Stored]]:
+    """Yield each of the days that has a CSV, in the order given; the first is asked for alone."""
+
+    def csv(date: str) -> Stored | None:
+        return store.head(csv_path(contract, date))
+
+    with ThreadPoolExecutor(HISTORY_REQUESTS) as pool:
+        # Most often the first is there.
+        for some in (dates[:1], dates[1:]):
+            for date, found in zip(some, pool.map(csv, some), strict=True):
+                if found:
+                    yield date, found
+
+
+def last_published(store: Store, contract: Contract, date: str) -> str:
+    """The last day that is published, of a day that is and of those after it."""
+    day, today = datetime.date.fromisoformat(date), datetime.datetime.now(datetime.UTC).date()
+    later = [(today - timedelta(days=ago)).isoformat() for ago in range((today - day).days)]
+    return next((last for last, _ in find_published(store, contract, later)), date)

@@ -2,116 +2,150 @@
 
 import hashlib
 from collections.abc import Iterator
-
-import pyarrow as pa
+from itertools import zip_longest
 
 from randusers_assets.pipeline.audit import csv_format
-from randusers_assets.pipeline.audit.encode import audit_csv, reject_schema
-from randusers_assets.pipeline.audit.gates import Finding
-from randusers_assets.pipeline.audit.rules import Audit
+from randusers_assets.pipeline.audit.encode import audit_csv
+from randusers_assets.pipeline.audit.gates import Finding, History, Policy, describe_closed, judge
 from randusers_assets.pipeline.contract import Contract
-from randusers_assets.pipeline.errors import SnapshotError
-from randusers_assets.pipeline.flatten.arrow import arrow_schema
-from randusers_assets.pipeline.flatten.frames import decode_raw, flatten
-from randusers_assets.pipeline.publish import receipt as receipts
-from randusers_assets.pipeline.publish.objects import load_raw
-from randusers_assets.pipeline.storage.paths import csv_path, rejects_path
+from randusers_assets.pipeline.errors import Altered, SnapshotError
+from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames, decode_raw, flatten
+from randusers_assets.pipeline.publish.publish import PassedCsv, describe, rejects_paths
+from randusers_assets.pipeline.publish.receipt import Receipt, latest_day, require_receipt
+from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.read_ahead import read_ahead
 from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.s3_errors import Missing
+from randusers_assets.pipeline.storage.tempfiles import TempFile
+
+# What a receipt says of a day that the raw snapshot gives again.
+DERIVED = ("counts", "columns", "csv", "rules", "contract_version")
 
 
 def read_back(store: Store, contract: Contract, date: str) -> Finding:
     """Stream a day's published object and compare it with its receipt."""
-    name = "matches_its_receipt"
-    found = receipts.read_receipt(store, contract, date)
-    if found is None:
-        missing = receipts.not_published(store, contract, date)
-        return Finding(name, passed=False, sentence=str(missing))
-    receipt, path = found[0], csv_path(contract, date)
-    advice = f"materialize {contract.name}_csv for {date} again"
-    chunks, stored = store.stream(path, advice)
+    name, path = "matches_its_receipt", paths.csv_path(contract, date)
+    advice = f"materialize {contract.name}_csv for {date}"
     digest, size, lines = hashlib.sha256(), 0, 0
-    for chunk in read_ahead(chunks):
-        digest.update(chunk)
-        size += len(chunk)
-        # Text is single-line by the row rules, so that lines are records.
-        lines += chunk.count(b"\n")
+    try:
+        chunks, stored = store.stream(path, advice)
+        for chunk in read_ahead(chunks):
+            digest.update(chunk)
+            size += len(chunk)
+            # Text is single-line by the row rules, so that lines are records.
+            lines += chunk.count(b"\n")
+        receipt = require_receipt(store, contract, date, digest.hexdigest())
+    except (Missing, Altered) as difference:
+        return Finding(name, passed=False, sentence=str(difference))
+    facts = {"rows": max(lines - 1, 0), "bytes": size, "sha256": digest.hexdigest()}
     compared = {
-        "rows": (max(lines - 1, 0), receipt.counts.published),
+        "rows": (facts["rows"], receipt.counts.published),
         "bytes": (size, receipt.csv.bytes),
-        "sha256": (digest.hexdigest(), receipt.csv.sha256),
-        "etag": (stored.etag.strip('"'), receipt.csv.etag.strip('"')),
+        "URI": (store.uri(path), receipt.csv.uri),
+        "SHA-256 in its metadata": (stored.sha256, facts["sha256"]),
+        "Content-Type": (stored.content_type, csv_format.CONTENT_TYPE),
+        "Content-Encoding": (stored.content_encoding, ""),
     }
     differences = [
-        f"{store.uri(path)}: {what} is {actual}, its receipt says {expected}: {advice}."
+        f"{store.uri(path)}: {what} is {actual or 'none'}, not {expected or 'none'}: {advice}."
         for what, (actual, expected) in compared.items()
         if actual != expected
     ]
     sentence = " ".join(differences) or "The object matches its receipt."
-    facts = {what: actual for what, (actual, _) in compared.items()}
+    facts["etag"] = stored.etag.strip('"')
     return Finding(name, passed=not differences, sentence=sentence, facts=facts)
 
 
 def verify(store: Store, contract: Contract, date: str | None = None) -> Iterator[str]:
-    """Prove a day again, or the last one; yield each proof; SnapshotError at a difference."""
-    receipt = receipts.require_receipt(store, contract, date)
-    day, counts = receipt.date, receipt.counts
-    advice = f"materialize {contract.name}_csv for {day} again"
-    csv = _Download(store, csv_path(contract, day), receipt.csv, arrow_schema(contract), advice)
-    yield f"{csv.uri}: {csv.file.size:,} bytes with the receipt's SHA-256"
-    _check_rows(csv, contract, receipt)
-    yield f"{counts.published:,} rows pass every rule; NULLs are as counted"
-    path, schema = rejects_path(contract, day), reject_schema(contract)
-    rejects = _Download(store, path, receipt.rejects, schema, advice)
-    rejected = sum(batch.num_rows for batch in rejects.batches())
-    stages = {counts.declared, counts.raw, counts.published + rejected}
-    if rejected != counts.rejected or len(stages) > 1:
-        raise rejects.differs(f"{rejected:,} rows do not reconcile with {counts}")
-    yield f"{counts.declared:,} declared = {counts.published:,} published + {rejected:,} rejected"
-    raw = load_raw(store, contract, day)
-    if raw.file.sha256 != receipt.raw_sha256:
-        yield "the raw snapshot was fetched again since: the CSV was not rebuilt from it"
-    elif audit_csv(flatten(decode_raw(raw))).file.sha256 == receipt.csv.sha256:
-        yield "rebuilt from the raw snapshot, the CSV has the same SHA-256"
-    else:
-        raise csv.differs("rebuilt from the raw snapshot, it differs")
+    """Prove a day again, or the last one; yield each proof; SnapshotError at a difference.
+
+    The raw snapshot that the receipt names is decoded, audited and judged again. Everything else
+    must be what that gives.
+    """
+    date = date or latest_day(store, contract)
+    found = read_back(store, contract, date)
+    if not found.passed:
+        raise SnapshotError(found.sentence)
+    sha256 = found.facts["sha256"]
+    receipt = require_receipt(store, contract, date, sha256)
+    yield f"{receipt.csv.uri}: {receipt.csv.bytes:,} bytes with the SHA-256 of its receipt"
+    proof = _Proof(store, contract, receipt)
+    frames = proof.rebuild()
+    counts = receipt.counts
+    yield f"rebuilt from {receipt.raw.uri}, the CSV has the same SHA-256"
+    yield (
+        f"{counts.declared:,} declared = {counts.published:,} published"
+        f" + {counts.rejected:,} rejected; rules and NULLs are as counted"
+    )
+    if receipt.parquet:
+        proof.compare_parquet(frames)
+        yield f"{receipt.parquet.uri} has the same rows"
 
 
-class _Download:
-    """A published object, whose bytes are those of its receipt."""
+class _Proof:
+    """A receipt compared with what it names."""
 
-    def __init__(
-        self, store: Store, path: str, proof: receipts.ObjectProof, schema: pa.Schema, advice: str
-    ) -> None:
-        self.uri, self.schema, self.advice = store.uri(path), schema, advice
-        self.file, stored = store.download(path, advice)
-        found = (self.file.size, self.file.sha256, stored.etag)
-        if found != (proof.bytes, proof.sha256, proof.etag):
-            raise self.differs("its size, SHA-256 or ETag is not the receipt's")
+    def __init__(self, store: Store, contract: Contract, receipt: Receipt) -> None:
+        self.store, self.contract, self.receipt = store, contract, receipt
+        self.paths = paths.version_1_paths(contract, receipt.date)
+        self.uri = store.uri(self.paths.receipt)
+        if receipt.receipt_version > 1:
+            path = paths.receipt_path(contract, receipt.date, receipt.csv.sha256)
+            self.uri = store.uri(path)
 
     def differs(self, problem: str) -> SnapshotError:
-        return SnapshotError(f"{self.uri}: {problem}: {self.advice}.")
+        """The error for a receipt that is not true."""
+        name = f"{self.contract.name}_csv"
+        return SnapshotError(f"{self.uri}: {problem}: materialize {name} for {self.receipt.date}.")
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        with self.file.reader() as file:
-            if file.readline() != csv_format.encode_header(self.schema):
-                raise self.differs("its header is not the contract's")
-            try:
-                yield from csv_format.read_csv(file, self.schema)
-            except pa.ArrowInvalid:
-                # Arrow's own sentence quotes the row, which is personal.
-                problem = "a row does not have the contract's columns and types"
-                raise self.differs(problem) from None
+    def download(self, what: str, uri: str, sha256: str, *allowed: str) -> TempFile:
+        """An object that the receipt names, at one of the paths that it may have."""
+        path = next((path for path in allowed if self.store.uri(path) == uri), None)
+        if path is None:
+            raise self.differs(f"{what}.uri is not one of this bucket, prefix and day")
+        restore = "restore it from a backup; what is published cannot be proved without it"
+        file, _ = self.store.download(path, restore)
+        if file.sha256 != sha256:
+            raise self.differs(f"{uri} has another SHA-256 than {what}.sha256")
+        return file
 
+    def rebuild(self) -> UserFrames:
+        """Make the day again from its raw snapshot, and compare everything that this gives."""
+        receipt, store, date = self.receipt, self.store, self.receipt.date
+        if receipt.contract_version != self.contract.version:
+            raise SnapshotError(
+                f"{self.uri}: published under contract version {receipt.contract_version}, and"
+                f" this code has version {self.contract.version}: verify it with the code of"
+                f" version {receipt.code_version}."
+            )
+        raw = paths.raw_path(self.contract, date, receipt.raw.sha256), self.paths.raw
+        file = self.download("raw", receipt.raw.uri, receipt.raw.sha256, *raw)
+        frames = flatten(decode_raw(RawUsers(file, receipt.source, self.contract)))
+        csv = audit_csv(frames)
+        judgement = judge(csv, Policy(receipt.max_rejected_ratio), History())
+        if closed := describe_closed(judgement.findings):
+            raise self.differs(f"the raw snapshot does not pass the gates ({closed})")
+        rejects, proof = rejects_paths(csv, date), receipt.rejects
+        passed = PassedCsv(csv, judgement)
+        expected = describe(store, date, passed, rejects_path=rejects[0], run_id="")
+        derived = {name: getattr(expected, name) for name in DERIVED}
+        problems = [name for name, value in derived.items() if getattr(receipt, name) != value]
+        if (proof.sha256, proof.bytes) != (csv.rejects.sha256, csv.rejects.size):
+            problems.append("rejects")
+        if problems:
+            raise self.differs(f"{', '.join(problems)}: not what {receipt.raw.uri} gives")
+        self.download("rejects", proof.uri, proof.sha256, *rejects, self.paths.rejects)
+        return frames
 
-def _check_rows(csv: _Download, contract: Contract, receipt: receipts.Receipt) -> None:
-    audit = Audit(contract)
-    for batch in csv.batches():
-        audit.add(batch)
-    broken = ", ".join(name for name, count in audit.broken.items() if count.rows)
-    if broken or audit.rows != receipt.counts.published:
-        raise csv.differs(f"{audit.rows:,} rows, broken rules: {broken or 'none'}")
-    if audit.nulls != {column.name: column.nulls for column in receipt.columns}:
-        raise csv.differs("a column's NULLs are not as many as the receipt counts")
-    if any(count.rows for count in audit.count_duplicates(csv.batches).values()):
-        raise csv.differs(f"two rows share {' or '.join(contract.unique)}")
+    def compare_parquet(self, frames: UserFrames) -> None:
+        """Compare the rows, and the facts of the fetch, with those of the stored Parquet file."""
+        parquet = self.receipt.parquet
+        assert parquet is not None  # noqa: S101  # `verify` asks only if there is one
+        path = paths.frames_path(self.contract, self.receipt.date, parquet.sha256)
+        file = self.download("parquet", parquet.uri, parquet.sha256, path)
+        stored = UserFrames(file, self.contract)
+        if stored.facts != frames.facts:
+            raise self.differs(f"source is not what {parquet.uri} says")
+        for theirs, ours in zip_longest(stored.batches(), frames.batches()):
+            if theirs != ours:
+                raise self.differs(f"{parquet.uri} has other rows than {self.receipt.raw.uri}")

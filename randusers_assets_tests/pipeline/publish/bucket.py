@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -13,13 +13,13 @@ from randusers_assets.pipeline.audit.gates import Policy
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.publish.publish import Publication, publish
 from randusers_assets.pipeline.publish.receipt import Receipt, find_history, require_receipt
+from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.s3 import Store
-from randusers_assets_tests.builders import passed
+from randusers_assets_tests.builders import User, passed, raw_users_of
 
 DAY_BEFORE, DAY, DAY_AFTER = "2026-11-21", "2026-11-22", "2026-11-23"
-CSV, REJECTS = paths.csv_path(CONTRACT, DAY), paths.rejects_path(CONTRACT, DAY)
-RECEIPT, LATEST = paths.receipt_path(CONTRACT, DAY), paths.latest_path(CONTRACT)
+CSV, LATEST = paths.csv_path(CONTRACT, DAY), paths.latest_path(CONTRACT)
 LENIENT = Policy(max_rejected_ratio=0.5)
 BAD_EMAIL = "nobody@nowhere"
 
@@ -40,26 +40,51 @@ def publish_csv(
     return publish(store, date, passed(csv, policy, history), run_id)
 
 
+def publish_users(
+    store: Store, date: str, snapshot: Sequence[User], policy: Policy | None = None
+) -> Publication:
+    """Store, judge and publish a day's users, as a run does that has fetched them."""
+    run, raw = SnapshotRun(store, CONTRACT), raw_users_of(snapshot)
+    run.save(date, raw)
+    frames = run.flatten(raw)
+    run.save(date, frames)
+    return publish(store, date, run.pass_gates(date, frames, policy or Policy()), "run")
+
+
+def csv_sha256(store: Store, date: str = DAY) -> str:
+    """The digest of a published CSV."""
+    return hashlib.sha256(body_of(store, paths.csv_path(CONTRACT, date))).hexdigest()
+
+
 def receipt_of(store: Store, date: str = DAY) -> Receipt:
     """The receipt of a published day."""
-    return require_receipt(store, CONTRACT, date)
+    return require_receipt(store, CONTRACT, date, csv_sha256(store, date))
+
+
+def receipt_key(store: Store, date: str = DAY) -> str:
+    """Where the receipt of a published day is."""
+    return paths.receipt_path(CONTRACT, date, csv_sha256(store, date))
+
+
+def rejects_key(store: Store, date: str = DAY) -> str:
+    """Where the rejects of a published day are."""
+    return receipt_of(store, date).rejects.uri.removeprefix(store.uri(""))
 
 
 def body_of(store: Store, path: str) -> bytes:
     """The bytes of an object that is there."""
-    found = store.read(path)
-    assert found
-    return found[0]
+    return b"".join(store.stream(path, "")[0])
 
 
-def state_of(store: Store) -> dict[str, tuple[str, str]]:
-    """Every object of the bucket: its content type and bytes, less the time of publication."""
+def state_of(store: Store) -> dict[str, tuple[str, bytes]]:
+    """Every object of the bucket: its types and bytes, less the time of publication."""
     listed = store.client.list_objects_v2(Bucket=store.bucket).get("Contents", [])
     state = {}
     for found in listed:
         answer = store.client.get_object(Bucket=store.bucket, Key=found["Key"])
-        body = re.sub(r'"published_at": "[^"]*"', "", answer["Body"].read().decode())
-        state[found["Key"]] = answer["ContentType"], body
+        body = re.sub(rb'"published_at": "[^"]*"', b"", answer["Body"].read())
+        kind = f"{answer['ContentType']} {answer.get('ContentEncoding', '')}".strip()
+        state[found["Key"]] = kind, body
     return state
 
 
@@ -71,39 +96,66 @@ def delete(store: Store, *keys: str) -> None:
 
 def overwrite(store: Store, path: str, *, keeps_metadata: bool = True) -> None:
     """Change one byte of an object behind the pipeline's back, and its metadata to none or not."""
-    found = store.read(path)
-    assert found
-    body, metadata = found[0][:-2] + b"!\n", dict(found[1].metadata) if keeps_metadata else {}
-    store.client.put_object(Bucket=store.bucket, Key=path, Body=body, Metadata=metadata)
+    body, now = body_of(store, path), store.head(path)
+    assert now
+    store.client.put_object(
+        Bucket=store.bucket,
+        Key=path,
+        Body=body[:-2] + b"!\n",
+        Metadata=now.metadata if keeps_metadata else {},
+        ContentType=now.content_type,
+    )
 
 
 def edit_receipt(store: Store, **changes: object) -> None:
     """Write the day's receipt with other values; a dict changes only the fields that it names."""
-    receipt = msgspec.to_builtins(receipt_of(store))
+    path = receipt_key(store)
+    receipt = msgspec.json.decode(body_of(store, path))
     for name, value in changes.items():
         receipt[name] = {**receipt[name], **value} if isinstance(value, dict) else value
-    store.put(RECEIPT, msgspec.json.encode(receipt), content_type="application/json")
+    store.put(path, msgspec.json.encode(receipt), content_type="application/json")
 
 
-def forge(store: Store, path: str, body: bytes) -> None:
-    """Write the CSV or the rejects anew, and edit the receipt so that it proves the new bytes.
-
-    The strongest forgery: only the rows themselves and the raw snapshot can contradict it.
-    """
-    stored = store.put(path, body, content_type="text/csv; charset=utf-8")
-    proof = {"sha256": stored.sha256, "bytes": stored.size, "etag": stored.etag}
-    edit_receipt(store, **{"csv" if path == CSV else "rejects": proof})
+def become_version_1(store: Store, date: str) -> None:
+    """Turn a published day into what release 0.1.0 would have left of it."""
+    old, receipt = paths.version_1_paths(CONTRACT, date), receipt_of(store, date)
+    key = receipt_key(store, date)
+    moves = {old.rejects: receipt.rejects.uri, old.raw: receipt.raw.uri}
+    if receipt.parquet:
+        moves[old.frames] = receipt.parquet.uri
+    for path, uri in moves.items():
+        now = store.head(uri.removeprefix(store.uri("")))
+        if now is None:
+            continue  # of a day whose CSV alone is there
+        metadata = {**now.metadata, "fetch": msgspec.json.encode(receipt.source).decode()}
+        body = body_of(store, uri.removeprefix(store.uri("")))
+        store.client.put_object(
+            Bucket=store.bucket,
+            Key=path,
+            Body=body,
+            Metadata=metadata,
+            ContentType=now.content_type,
+        )
+        delete(store, uri.removeprefix(store.uri("")))
+    delete(store, paths.raw_pointer_path(CONTRACT, date), paths.frames_pointer_path(CONTRACT, date))
+    body = msgspec.to_builtins(receipt)
+    del body["parquet"], body["raw"], body["compared_with"]
+    for name, path in (("csv", paths.csv_path(CONTRACT, date)), ("rejects", old.rejects)):
+        body[name] |= {"uri": store.uri(path), "etag": '"e"', "version_id": None}
+    body |= {"receipt_version": 1, "raw_sha256": receipt.raw.sha256}
+    body |= {"previous": receipt.compared_with}
+    store.put(old.receipt, msgspec.json.encode(body), content_type="application/json")
+    delete(store, key)
 
 
 def assert_consistent(store: Store) -> Receipt:
-    """Check that CSV, rejects, receipt and pointer agree; the receipt."""
+    """Check that CSV, receipt, rejects and pointer agree; the receipt."""
     receipt = receipt_of(store)
-    for path, proof in ((CSV, receipt.csv), (REJECTS, receipt.rejects)):
-        found = store.read(path)
-        assert found
-        digest = hashlib.sha256(found[0]).hexdigest()
-        assert (digest, found[1].size, found[1].etag) == (proof.sha256, proof.bytes, proof.etag)
+    for proof in (receipt.csv, receipt.rejects):
+        body = body_of(store, proof.uri.removeprefix(store.uri("")))
+        assert (hashlib.sha256(body).hexdigest(), len(body)) == (proof.sha256, proof.bytes)
     assert body_of(store, CSV).count(b"\n") == receipt.counts.published + 1
-    latest = {"date": DAY, "csv": store.uri(CSV), "receipt": store.uri(RECEIPT)}
+    receipts = store.uri(paths.receipts_path(CONTRACT, DAY))
+    latest = {"date": DAY, "csv": store.uri(CSV), "receipts": receipts}
     assert msgspec.json.decode(body_of(store, LATEST)) == latest
     return receipt

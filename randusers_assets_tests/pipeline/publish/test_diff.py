@@ -12,6 +12,7 @@ from randusers_assets.pipeline.flatten.frames import UserFrames
 from randusers_assets.pipeline.publish import diff
 from randusers_assets.pipeline.publish.diff import Comparison, Difference, compare
 from randusers_assets.pipeline.publish.objects import save
+from randusers_assets.pipeline.storage.paths import version_1_paths
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets_tests.builders import frames_of, user
@@ -71,12 +72,11 @@ def test_difference_without_a_day_before_is_none(store: Store) -> None:
 
 def test_difference_to_another_contract_is_unknown(store: Store) -> None:
     """A day stored under another contract does not fail the day after it."""
-    path = f"users_df/dt={DAY_BEFORE}/users.parquet"
+    path = version_1_paths(CONTRACT, DAY_BEFORE).frames
     store.put(path, b"test", content_type="application/vnd.apache.parquet")
     assert diff.compare_with_day_before(store, DAY, frames_of([user(1)])) == Comparison(
         DAY_BEFORE,
-        problem=f"{store.uri(path)}: users.parquet was not written under this contract:"
-        " materialize users_df again.",
+        problem="users.parquet was not written under this contract: materialize users_df again.",
     )
 
 

@@ -1,9 +1,10 @@
-"""Whatever is killed or races on the way, the bucket holds one whole day."""
+"""Whatever is killed or races on the way, the CSV that a reader finds has its proof."""
 
 import multiprocessing
 import os
 import signal
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,26 +13,43 @@ from typing import Any
 import boto3
 import pytest
 
-from randusers_assets.pipeline.audit.encode import AuditedCsv
+from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.publish.publish import Publication
+from randusers_assets.pipeline.publish.verify import verify
 from randusers_assets.pipeline.storage.s3 import Store, Stored
 from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets_tests.builders import bytes_of, csv_of, user, users
+from randusers_assets_tests.patience import patience
 from randusers_assets_tests.pipeline.publish import bucket
-from randusers_assets_tests.pipeline.publish.bucket import CSV, DAY, LENIENT, RECEIPT, REJECTS
+from randusers_assets_tests.pipeline.publish.bucket import CSV, DAY, LENIENT
+from randusers_sandbox.s3 import LocalS3
+
+# The writes of a day, in their order; the CSV is the commit.
+WRITES = (
+    "_access/probe.txt",
+    "raw_users/",
+    "_current/raw_users/",
+    "users_df/",
+    "_current/users_df/",
+    "_rejects/",
+    "_receipts/users_csv/dt=",
+    "users_csv/",
+    "_receipts/users_csv/latest.json",
+)
 
 
 class DyingStore(Store):
-    """A store whose process is killed right after one of its writes."""
+    """A store whose process gets a signal right after one of its writes."""
 
     dies_at: str
+    signal: int
 
     def put(self, path: str, body: TempFile | bytes, **options: Any) -> Stored:  # noqa: ANN401  # the store's own
         """Write, and be killed after the one write."""
         stored = super().put(path, body, **options)
-        if path == self.dies_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if path.startswith(self.dies_at):
+            os.kill(os.getpid(), self.signal)
         return stored
 
 
@@ -40,25 +58,25 @@ OLD = users(10, email=bucket.BAD_EMAIL)
 NEW = [*users(10), user(11, email=bucket.BAD_EMAIL)]
 
 
-def publish_and_die(endpoint_url: str, name: str, dies_at: str) -> None:
+def publish_and_die(endpoint_url: str, name: str, dies_at: str, by: int) -> None:
     """The body of the process that is killed."""
     store = DyingStore(lambda: boto3.client("s3", endpoint_url=endpoint_url), name)
-    store.dies_at = dies_at
-    bucket.publish_csv(store, DAY, csv_of(NEW), LENIENT)
+    store.__dict__.update(dies_at=dies_at, signal=by)  # the class is frozen
+    bucket.publish_users(store, DAY, NEW, LENIENT)
 
 
-def publish_killed(store: Store, dies_at: str) -> None:
-    """Publish the new snapshot in a process of its own, which SIGKILL ends after that write."""
+def publish_killed(store: Store, dies_at: str, by: int = signal.SIGKILL) -> None:
+    """Publish the new snapshot in a process of its own, which a signal ends after that write."""
     # The fork server imports once for all these processes, also what is imported late; it runs
     # no thread when it forks.
     context = multiprocessing.get_context("forkserver")
     late = ["botocore.client", "email_validator", "pyarrow.compute", "pyarrow.csv"]
     context.set_forkserver_preload([__name__, *late])
-    arguments = (store.client.meta.endpoint_url, store.bucket, dies_at)
+    arguments = (store.client.meta.endpoint_url, store.bucket, dies_at, by)
     process = context.Process(target=publish_and_die, args=arguments)
     process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    process.join(patience(60))
+    assert process.exitcode == -by
     process.close()
 
 
@@ -70,111 +88,152 @@ def reading(store: Store) -> Iterator[set[bytes | None]]:
 
     def read() -> None:
         while not done.wait(0.005):
-            found = store.read(CSV)
+            found = store.read(CSV, "")
             seen.add(found[0] if found else None)
             first.set()
 
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
         try:
-            assert first.wait(30)
+            assert first.wait(patience(30))
             yield seen
         finally:
             done.set()
         reader.result()
 
 
-# Between two writes there are only reads: after the one is before the next. A republication does
-# not write the pointer, which names the day already.
-KILLS = [(path, before) for path in (CSV, REJECTS, RECEIPT) for before in (False, True)]
+def prove_what_is_published(store: Store) -> bytes | None:
+    """The day's CSV, if there is one; `verify` proves it whatever was killed before."""
+    found = store.read(CSV, "")
+    assert found is None or len(list(verify(store, CONTRACT, DAY))) == 4
+    return found[0] if found else None
 
 
-@pytest.mark.parametrize(("dies_at", "published_before"), [*KILLS, (bucket.LATEST, False)])
-def test_publication_killed_at_any_write_is_completed_by_the_next_run(
-    store: Store, dies_at: str, *, published_before: bool
+State = dict[str, tuple[str, bytes]]
+
+
+def nameless(state: State, store: Store) -> State:
+    """The objects as they would be in a bucket of any name."""
+    name = store.bucket.encode()
+    return {key: (kind, body.replace(name, b"bucket")) for key, (kind, body) in state.items()}
+
+
+UNDISTURBED: dict[bool, State] = {}
+
+
+@pytest.fixture
+def undisturbed(s3_server: LocalS3) -> dict[bool, State]:
+    """What two runs leave that nobody kills: without and with a day that was there before."""
+    for published_before in (False, True) if not UNDISTURBED else ():
+        name = f"undisturbed-{uuid.uuid4().hex[:12]}"
+        s3_server.create_bucket(name)
+        client = boto3.client("s3", endpoint_url=s3_server.endpoint_url)
+        store = Store(lambda client=client: client, name)  # type: ignore[misc]
+        for snapshot in [OLD, NEW] if published_before else [NEW]:
+            bucket.publish_users(store, DAY, snapshot, LENIENT)
+        UNDISTURBED[published_before] = nameless(bucket.state_of(store), store)
+    return UNDISTURBED
+
+
+# Between two writes there are only reads: after the one is before the next.
+KILLS = [
+    (dies_at, by, before)
+    for dies_at in WRITES
+    for by, before in ((signal.SIGKILL, True), (signal.SIGTERM, False))
+    # Where a day was published before, the pointer names it already.
+    if not (before and dies_at.endswith("latest.json"))
+]
+
+
+@pytest.mark.parametrize(("dies_at", "by", "published_before"), KILLS)
+def test_publication_killed_at_any_write_is_proved_and_completed_by_the_next_run(
+    store: Store,
+    dies_at: str,
+    by: int,
+    undisturbed: dict[bool, State],
+    *,
+    published_before: bool,
 ) -> None:
-    """After SIGKILL a rerun ends where an undisturbed run ends; readers see whole objects."""
-    old, new = csv_of(OLD), csv_of(NEW)
-    earlier = [old] if published_before else []
-    for csv in (*earlier, new):
-        bucket.publish_csv(store, DAY, csv, LENIENT)
-    undisturbed = bucket.state_of(store)
-    bucket.delete(store, *undisturbed)
-    for csv in earlier:
-        bucket.publish_csv(store, DAY, csv, LENIENT)
+    """What is there after the kill has its proof; a rerun ends where an undisturbed run ends."""
+    if published_before:
+        bucket.publish_users(store, DAY, OLD, LENIENT)
+    old = bytes_of(csv_of(OLD).file) if published_before else None
+    new = bytes_of(csv_of(NEW).file)
     with reading(store) as seen:
-        publish_killed(store, dies_at)
-        assert bucket.state_of(store).keys() <= undisturbed.keys()
-        bucket.publish_csv(store, DAY, new, LENIENT)
-    assert bucket.state_of(store) == undisturbed
-    bucket.assert_consistent(store)
-    assert seen <= {bytes_of(old.file) if published_before else None, bytes_of(new.file)}
+        publish_killed(store, dies_at, by)
+        committed = WRITES.index(dies_at) >= WRITES.index("users_csv/")
+        assert prove_what_is_published(store) == (new if committed else old)
+        bucket.publish_users(store, DAY, NEW, LENIENT)
+    assert nameless(bucket.state_of(store), store) == undisturbed[published_before]
+    assert prove_what_is_published(store) == new
+    assert seen <= {old, new}
 
 
-@pytest.mark.parametrize("dies_at", [CSV, REJECTS])
+@pytest.mark.parametrize("dies_at", ["_receipts/users_csv/dt=", "users_csv/"])
 def test_republication_killed_half_way_can_be_taken_back(store: Store, dies_at: str) -> None:
-    """Publishing the old bytes again restores the old day, rejects included."""
-    old = csv_of(OLD)
-    bucket.publish_csv(store, DAY, old, LENIENT)
+    """Publishing the old rows again restores the old day; the new proof is left beside it."""
+    bucket.publish_users(store, DAY, OLD, LENIENT)
     before = bucket.state_of(store)
     publish_killed(store, dies_at)
-    assert bucket.state_of(store) != before
-    assert bucket.publish_csv(store, DAY, old, LENIENT).outcome == "unchanged"
-    assert bucket.state_of(store) == before
-    bucket.assert_consistent(store)
+    taken_back = bucket.publish_users(store, DAY, OLD, LENIENT)
+    assert taken_back.outcome == ("published" if dies_at == "users_csv/" else "unchanged")
+    after = bucket.state_of(store)
+    assert {key: after[key] for key in before} == before
+    prove_what_is_published(store)
 
 
-RACERS = 16
+RACERS = 8
 
 
-def race(store: Store, csvs: list[AuditedCsv]) -> list[Publication | SnapshotError]:
+def race(store: Store, snapshots: list[list[dict[str, Any]]]) -> list[Publication | SnapshotError]:
     """Publish them all at once; what each came to."""
-    barrier = threading.Barrier(len(csvs))
+    barrier = threading.Barrier(len(snapshots))
 
-    def run(number: int, csv: AuditedCsv) -> Publication | SnapshotError:
-        barrier.wait(30)
+    def run(snapshot: list[dict[str, Any]]) -> Publication | SnapshotError:
+        barrier.wait(patience(30))
         try:
-            return bucket.publish_csv(store, DAY, csv, LENIENT, f"run-{number}")
+            return bucket.publish_users(store, DAY, snapshot, LENIENT)
         except SnapshotError as error:
             return error
 
-    with ThreadPoolExecutor(len(csvs)) as pool:
-        return list(pool.map(run, range(len(csvs)), csvs))
+    with ThreadPoolExecutor(len(snapshots)) as pool:
+        return list(pool.map(run, snapshots))
 
 
 def test_race_with_the_same_bytes_publishes_once(store: Store) -> None:
-    """Of 16 runs one publishes; the others find their bytes published by it."""
-    ends = race(store, [csv_of(NEW)] * RACERS)
+    """Of 8 runs one publishes; the others find their bytes published by it."""
+    ends = race(store, [NEW] * RACERS)
     publications = [end for end in ends if isinstance(end, Publication)]
-    assert sorted(end.outcome for end in publications) == ["published"] + ["unchanged"] * 15
+    assert sorted(end.outcome for end in publications) == ["published"] + ["unchanged"] * 7
     receipt = bucket.assert_consistent(store)
-    assert {end.receipt.run_id for end in publications} == {receipt.run_id}
+    assert all(end.receipt == receipt for end in publications)
+    prove_what_is_published(store)
 
 
 @pytest.mark.parametrize("published_before", [False, True])
 def test_race_with_different_bytes_leaves_one_whole_day(
     store: Store, *, published_before: bool
 ) -> None:
-    """Each of 16 runs publishes or reports that another did; the day is one run's, whole."""
+    """Each of 8 runs publishes or reports that another did; the day is one run's, whole."""
     if published_before:
-        bucket.publish_csv(store, DAY, csv_of(OLD), LENIENT)
-    csvs = [
-        csv_of([*users(10, name_first=f"Ada {number}"), user(11, email=f"{number}@x")])
+        bucket.publish_users(store, DAY, OLD, LENIENT)
+    snapshots = [
+        [*users(10, name_first=f"Ada {number}"), user(11, email=f"{number}@x")]
         for number in range(RACERS)
     ]
-    ends = race(store, csvs)
+    with reading(store) as seen:
+        ends = race(store, snapshots)
     conflict = (
         f"s3://{store.bucket}/users_csv/dt={DAY}/users.csv: another run published {DAY} with other"
         " bytes at the same time, and that publication stays. Run again to replace it with this"
         " data."
     )
-    published = {
-        f"run-{number}"
-        for number, end in enumerate(ends)
-        if isinstance(end, Publication) and end.outcome == "published"
-    }
+    published = [end for end in ends if isinstance(end, Publication)]
+    assert {end.outcome for end in published} == {"published"}
     conflicts = [(str(end), end.retryable) for end in ends if isinstance(end, SnapshotError)]
     assert conflicts == [(conflict, False)] * (RACERS - len(published))
     receipt = bucket.assert_consistent(store)
-    assert receipt.run_id in published
-    assert receipt.csv.sha256 == csvs[int(receipt.run_id.removeprefix("run-"))].file.sha256
+    assert receipt in [end.receipt for end in published]
+    prove_what_is_published(store)
+    old = bytes_of(csv_of(OLD).file) if published_before else None
+    assert seen <= {old, *(bytes_of(csv_of(snapshot).file) for snapshot in snapshots)}
