@@ -3,6 +3,7 @@
 import contextlib
 import html
 import logging
+import queue
 import threading
 from collections.abc import Iterator
 
@@ -22,9 +23,11 @@ Reaction = dg.SkipReason | DagsterRunReaction
 
 WEBHOOK, UI = "RANDUSERS_ALERT_WEBHOOK_URL", "RANDUSERS_UI_URL"
 
-# Together below the 60 s that Dagster gives a sensor, even if a receiver has several addresses.
-TRIES, TRYING_SECONDS, CONNECT_SECONDS, READ_SECONDS = 4, 20.0, 3.0, 5.0
+# A try begins at most 20 + 5 s after the first and takes at most 10 s: below the 60 s that Dagster
+# gives a sensor.
+TRIES, TRYING_SECONDS = 4, 20.0
 WAIT = tenacity.wait_exponential(max=4) + tenacity.wait_random(0, 1)
+CONNECT_SECONDS, READ_SECONDS, POST_SECONDS = 3.0, 5.0, 10.0
 
 # How many of the last runs to end are searched for the one that succeeded.
 RUNS_SEARCHED = 100
@@ -139,9 +142,24 @@ def _unlogged() -> Iterator[None]:
         log.removeFilter(of_another_thread)
 
 
-@_unlogged()
 def post(url: str, text: str) -> None:
-    """Post `{"text": …}` once, or raise Undelivered, which never shows the URL.
+    """Post once within POST_SECONDS, or raise Undelivered, which never shows the URL.
+
+    In a daemon thread: the timeouts of requests start anew with every byte that is received.
+    """
+    outcome: queue.SimpleQueue[Undelivered | None] = queue.SimpleQueue()
+    threading.Thread(target=lambda: outcome.put(_post(url, text)), daemon=True).start()
+    try:
+        undelivered = outcome.get(timeout=POST_SECONDS)
+    except queue.Empty:
+        undelivered = Undelivered(f"no complete answer within {POST_SECONDS:g} s", passing=True)
+    if undelivered:
+        raise undelivered
+
+
+@_unlogged()
+def _post(url: str, text: str) -> Undelivered | None:
+    """Post `{"text": …}`; why it was not delivered, if it was not.
 
     Slack's three are escaped: docs.slack.dev/messaging/formatting-message-text#escaping
     """
@@ -151,10 +169,11 @@ def post(url: str, text: str) -> None:
         answer = requests.post(url, json=body, timeout=timeout, allow_redirects=False, stream=True)
         answer.close()
     except requests.RequestException as error:
-        # `from None`: the error's own message holds the URL.
+        # Only its class: the error's own message holds the URL.
         passing = isinstance(error, requests.ConnectionError | requests.Timeout)
-        raise Undelivered(f"no answer ({type(error).__name__})", passing=passing) from None
+        return Undelivered(f"no answer ({type(error).__name__})", passing=passing)
     status = answer.status_code
-    if not 200 <= status < 300:
-        passing = status == 429 or status >= 500
-        raise Undelivered(f"the receiver answered HTTP {status}", passing=passing)
+    if 200 <= status < 300:
+        return None
+    passing = status == 429 or status >= 500
+    return Undelivered(f"the receiver answered HTTP {status}", passing=passing)

@@ -14,12 +14,15 @@ import tenacity
 from randusers_assets import sensors
 from randusers_assets.automation import daily
 from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
+from randusers_assets_tests.patience import patience
 
 Lines = Callable[[], list[str]]
 
 PATH = "/services/T0/B0/s3cr3t"
 WEBHOOK = "RANDUSERS_ALERT_WEBHOOK_URL"
 DAY = "2026-11-23"
+# So many bytes, 20 ms apart, until a head that drips ends after all: no test waits for the last.
+DRIPS = 3000
 # Dagster's own message for a tick that found no run.
 NO_NEWS = "Sensor function returned an empty result"
 NO_FAILURE_BEFORE = "The run before this one had not failed."
@@ -32,12 +35,13 @@ FAILING = {
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers with one status after the other, the last of them for ever."""
+    """Answers with one status after the other, the last of them for ever; or drips its heads."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.statuses = [200]
         self.posts: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.drips, self.ended = False, threading.Event()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -50,6 +54,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(left.pop(0) if len(left) > 1 else left[0])
         self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", "0")
+        self.flush_headers()
+        drips = DRIPS if self.server.drips else 0
+        while drips and not self.server.ended.wait(0.02):
+            self.wfile.write(b"X")
+            drips -= 1
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
@@ -64,8 +73,9 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         thread.start()
         monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{receiver.server_port}{PATH}")
         yield receiver
+        receiver.ended.set()
         receiver.shutdown()
-        thread.join()
+        thread.join(patience())
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +235,32 @@ def test_alert_that_is_not_delivered_ends_in_a_skip(
     assert failures.tick() == NO_NEWS
 
 
+@pytest.mark.parametrize(("seconds", "times"), [(20.0, f", {sensors.TRIES} times"), (0.0, "")])
+def test_alert_to_a_receiver_that_drips_is_given_up(
+    failures: Daemon,
+    receiver: Receiver,
+    logged: Lines,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    times: str,
+) -> None:
+    """A head that never ends is given up, though no read of it takes long, and retried in time."""
+    failures.lost_run()
+    receiver.drips = True
+    monkeypatch.setattr(sensors, "POST_SECONDS", 0.3)
+    monkeypatch.setattr(sensors, "TRYING_SECONDS", seconds)
+    why = f"no complete answer within 0.3 s{times}"
+    assert failures.tick() == f"The alert was not delivered: {why}. Check {WEBHOOK}."
+    receiver.ended.set()
+    assert not [line for line in logged() if PATH in line]
+
+
+def test_alert_takes_less_time_than_a_sensor_has() -> None:
+    """The last try ends at most 40 s after the first began; Dagster gives a sensor 60 s."""
+    longest_wait = 5.0  # of WAIT
+    assert sensors.TRYING_SECONDS + longest_wait + sensors.POST_SECONDS <= 40
+
+
 def test_alert_leaves_the_log_lines_of_other_threads_alone(logged: Lines) -> None:
     """What keeps the URL from the log is bound to the thread that posts, and to the post."""
     log = logging.getLogger("urllib3.connectionpool")
@@ -232,7 +268,7 @@ def test_alert_leaves_the_log_lines_of_other_threads_alone(logged: Lines) -> Non
     with sensors._unlogged():  # noqa: SLF001  # the window is too short to hit from outside
         log.debug("hidden")
         other.start()
-        other.join()
+        other.join(patience())
     log.debug("afterwards")
     assert logged() == ["from another thread", "afterwards"]
 

@@ -3,15 +3,14 @@
 import os
 
 import boto3
-import dagster as dg
 from botocore.exceptions import BotoCoreError
 
+from randusers_assets.cli.instance import open_instance
 from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import random_users_api, snapshot_store
 from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.fetch.client import redact_url
 from randusers_assets.pipeline.fetch.snapshot import count_rows
-
-_PROBE = "_doctor/probe.txt"
 
 
 def doctor() -> int:
@@ -28,7 +27,8 @@ def doctor() -> int:
 
 
 def _api() -> str:
-    return f"{random_users_api.url} declares {count_rows(random_users_api.api, CONTRACT):,} rows"
+    api = random_users_api.api
+    return f"{redact_url(api.url)} declares {count_rows(api, CONTRACT):,} rows"
 
 
 def _credentials() -> str:
@@ -45,15 +45,7 @@ def _credentials() -> str:
 
 
 def _bucket() -> str:
-    store, body = snapshot_store.store, b"randusers doctor was here\n"
-    store.put(_PROBE, body, content_type="text/plain")
-    read = store.read(_PROBE)
-    if read is None or read[0] != body:
-        raise SnapshotError(
-            f"{store.uri(_PROBE)} was written but cannot be read: allow s3:GetObject, as"
-            " deploy/iam-policy.json does."
-        )
-    return f"{store.uri(_PROBE)} was written and read"
+    return f"{snapshot_store.store.check_access()} was written and read"
 
 
 def _instance() -> str:
@@ -62,5 +54,5 @@ def _instance() -> str:
             "temporary: set DAGSTER_HOME to a directory with a copy of dagster.yaml; otherwise run"
             " history is lost when the process stops."
         )
-    with dg.DagsterInstance.get() as instance:
+    with open_instance() as instance:
         return f"keeps its runs in {instance.root_directory}"

@@ -3,9 +3,16 @@
 import argparse
 import atexit
 import gc
+import resource
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+
+# With less, libraries end the process themselves, or Dagster prints its own errors.
+_LEAST = {
+    "open files": (resource.RLIMIT_NOFILE, 128, "ulimit -n 128"),
+    "memory in bytes": (resource.RLIMIT_AS, 1 << 30, f"ulimit -v {1 << 20}"),
+}
 
 
 def main() -> int:
@@ -39,12 +46,17 @@ def main() -> int:
 
 def _run_command(given: argparse.Namespace) -> int:
     """Run a command that needs Dagster; print its failure as one sentence."""
+    for what, (limit, least, command) in _LEAST.items():
+        allowed, _ = resource.getrlimit(limit)
+        if allowed != resource.RLIM_INFINITY and allowed < least:
+            return _fail(f"the limit of {what} is {allowed:,}: raise it (`{command}`, or higher).")
     # Import with the GC off, then freeze: scanning Dagster's objects costs as much as 500 rows.
     gc.disable()
     import dagster as dg
     from dotenv import load_dotenv
 
     from randusers_assets.pipeline.errors import SnapshotError
+    from randusers_assets.pipeline.storage.tempfiles import explain_host_limits
 
     load_dotenv(".env")  # as `dagster dev` does; here, what is set already wins
     atexit.register(gc.freeze)
@@ -54,13 +66,14 @@ def _run_command(given: argparse.Namespace) -> int:
 
         gc.freeze()
         gc.enable()
-        match given.command:
-            case "run":
-                return run(given.date, given.head)
-            case "verify":
-                return verify_and_print(given.date)
-            case _:
-                return doctor()
+        with explain_host_limits():
+            match given.command:
+                case "run":
+                    return run(given.date, given.head)
+                case "verify":
+                    return verify_and_print(given.date)
+                case _:
+                    return doctor()
     except (SnapshotError, dg.DagsterInvalidDefinitionError) as error:
         return _fail(str(error))
 

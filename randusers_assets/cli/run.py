@@ -1,6 +1,5 @@
 """`randusers run` and `verify`: the real job, once, in this process; a publication proved again."""
 
-import os
 import sys
 from collections.abc import Iterator
 
@@ -8,6 +7,7 @@ import dagster as dg
 from tqdm import tqdm
 
 from randusers_assets.automation import daily
+from randusers_assets.cli.instance import open_instance
 from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import defs, random_users_api, snapshot_store
 from randusers_assets.errors import failure_message, gate_failed, root_cause
@@ -65,8 +65,7 @@ def run_job(date: str) -> dg.ExecuteInProcessResult:
             f"{date} is no partition: they run from {daily.get_first_partition_key()} to"
             f" {daily.get_last_partition_key()} (RANDUSERS_START_DATE)."
         )
-    configured = dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else None
-    with configured or dg.DagsterInstance.ephemeral() as instance:
+    with open_instance() as instance:
         return defs.resolve_job_def("users_snapshot_job").execute_in_process(
             instance=instance,
             partition_key=date,
@@ -77,12 +76,21 @@ def run_job(date: str) -> dg.ExecuteInProcessResult:
 
 
 def why_failed(result: dg.ExecuteInProcessResult) -> str:
-    """The sentence of a failed run: its first closed gate's, or its first failed step's."""
+    """The sentence of a failed run: its first closed gate, its first failed step, or its own."""
     for check in result.get_asset_check_evaluations():
         if gate_failed(check):
             return check.description or check.check_name
     errors = (e.step_failure_data.error for e in result.all_events if e.is_step_failure)
-    return next((failure_message(root_cause(error)) for error in errors if error), "")
+    if step_error := next(filter(None, errors), None):
+        return failure_message(root_cause(step_error))
+    own = (e.job_failure_data.error for e in result.all_events if e.is_run_failure)
+    run_error = next(filter(None, own), None)
+    # The other lines of SQLAlchemy's message hold the statement and its values.
+    why = root_cause(run_error).message.partition("\n")[0] if run_error else "no event says why"
+    return (
+        f"The run failed outside of its steps ({why}): see whether DAGSTER_HOME is writable and"
+        " whether `ulimit -n` allows more open files, and run again."
+    )
 
 
 def summary(result: dg.ExecuteInProcessResult) -> Iterator[str]:

@@ -1,10 +1,11 @@
 """`randusers doctor`: what is set up, line by line, and how to fix what is not."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.s3 import PROBE, Store
 from randusers_assets_tests.sandbox.processes import randusers
 from randusers_sandbox.api import ApiSimulator
 
@@ -13,12 +14,13 @@ def test_doctor_shows_line_by_line_what_works(
     api: ApiSimulator, store: Store, tmp_path: Path
 ) -> None:
     """With everything in place, four lines of `ok` and exit status 0."""
+    shutil.copy("dagster.yaml", tmp_path)
     done = randusers("doctor", DAGSTER_HOME=str(tmp_path))
     assert done.returncode == 0
     assert done.stdout == (
         f"ok    API          {api.url} declares 500 rows\n"
         "ok    credentials  found by boto3 (env)\n"
-        f"ok    bucket       {store.uri('_doctor/probe.txt')} was written and read\n"
+        f"ok    bucket       {store.uri(PROBE)} was written and read\n"
         f"ok    instance     keeps its runs in {tmp_path}\n"
     )
 

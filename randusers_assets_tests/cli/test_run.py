@@ -12,9 +12,11 @@ import msgspec
 import pytest
 
 from randusers_assets.contract import CONTRACT
-from randusers_assets.pipeline.storage.paths import csv_path, raw_path
-from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.paths import csv_path
+from randusers_assets.pipeline.storage.s3 import PROBE, Store
 from randusers_assets_tests.cli.conftest import TODAY
+from randusers_assets_tests.patience import patience
+from randusers_assets_tests.pipeline.publish.bucket import state_of
 from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers
 from randusers_sandbox.api import ApiSimulator, generated_users, users_from_json
 from randusers_sandbox.users import user
@@ -91,14 +93,15 @@ def test_run_that_is_interrupted_ends_at_once(store: Store, tmp_path: Path, page
             assert run.poll() is None
             time.sleep(0.02)
         run.send_signal(signal.SIGINT)
-        _, stderr = run.communicate(timeout=30)
+        _, stderr = run.communicate(timeout=patience())
         requested = slow.requests
     assert run.returncode == 1
     assert stderr.splitlines()[-1] == (
-        "randusers: The run was interrupted: what is published stays as it was."
+        "randusers: The run was interrupted before it published anything: the CSV that is published"
+        " and its receipt stay as they were."
     )
     assert requested < 500 // page_size  # nothing was begun again
-    assert store.head(raw_path(CONTRACT, TODAY)) is None
+    assert state_of(store).keys() == {PROBE}
 
 
 @pytest.mark.parametrize(
