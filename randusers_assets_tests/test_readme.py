@@ -19,7 +19,7 @@ from randusers_assets.pipeline.audit.gates import MAX_NULL_SHARE_CHANGE, MAX_ROW
 from randusers_assets.pipeline.flatten.frames import FrameFacts
 from randusers_assets.pipeline.publish.receipt import Receipt
 from randusers_assets.pipeline.storage import paths
-from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.s3 import PROBE, Store
 from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers, run
 from randusers_sandbox.s3 import LocalS3
 
@@ -35,6 +35,7 @@ COMMANDS = re.findall(r"^ *\$ (.*)$", "\n".join(DOCUMENTS.values()), re.M)
 VARIES = (
     (r"\d{4}-\d\d-\d\d", "DATE"),
     (r" +\d+\.\d\d s", " SECONDS"),
+    (r"/[0-9a-f]{64}\.", "/SHA256."),
     # zstd's and Parquet's bytes differ with the platform; the CSV's do not.
     (r"(raw_users|users_df) +500 rows +[\d,]+ bytes", r"\1 500 rows SIZE bytes"),
 )
@@ -172,11 +173,21 @@ def test_readme_figures_are_those_of_the_benchmark() -> None:
 def test_documents_describe_the_objects_as_they_are() -> None:
     """Keys, receipt fields and footer fields in docs/ are those of the code."""
     receipt, footer = ({f.name for f in msgspec.structs.fields(s)} for s in (Receipt, FrameFacts))
-    dated = [getattr(paths, f"{what}_path") for what in ("raw", "frames", "csv", "rejects")]
-    keys = {path(CONTRACT, "2026-11-23") for path in [*dated, paths.receipt_path]}
-    others = {paths.latest_path(CONTRACT), "_doctor/probe.txt"}
+    named = [getattr(paths, f"{what}_path") for what in ("raw", "frames", "rejects", "receipt")]
+    keys = {path(CONTRACT, "2026-11-23", "SHA256") for path in named}
+    dated = paths.csv_path, paths.raw_pointer_path, paths.frames_pointer_path
+    keys |= {path(CONTRACT, "2026-11-23") for path in dated}
+    others = {paths.latest_path(CONTRACT), PROBE}
     assert set(table("docs/bucket.md")) == keys | others | footer
     assert set(table("docs/receipt.md")) == receipt
+
+
+def test_faults_name_tests_that_exist() -> None:
+    """Each row of docs/faults.md is held by a test of this suite."""
+    named = set(re.findall(r"`(test_\w+)`", DOCUMENTS["docs/faults.md"]))
+    files = Path(__file__).parent.rglob("test_*.py")
+    code = "".join(path.read_text(encoding="utf-8") for path in files)
+    assert named - set(re.findall(r"^def (test_\w+)", code, re.M)) == set()
 
 
 def test_reading_statements_fit_the_csv() -> None:
