@@ -1,4 +1,4 @@
-.PHONY: demo dev test lint format bench bench-quick screenshots lock help
+.PHONY: demo dev test fuzz lint format bench bench-quick screenshots lock help
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -12,7 +12,10 @@ dev: .venv/installed  ## open the Dagster UI with the same; data and run history
 	DAGSTER_HOME=$(CURDIR)/.sandbox/dagster randusers sandbox --directory .sandbox -- dagster dev
 
 test: .venv/installed  ## run all tests
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile --no-loadscope-reorder
+
+fuzz: .venv/installed  ## run the property tests on 2,000 new examples each
+	pytest -n auto -m hypothesis --hypothesis-profile fuzz
 
 lint: .venv/installed  ## check style, format and types
 	ruff check && ruff format --check

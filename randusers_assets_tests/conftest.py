@@ -10,16 +10,34 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster_aws.s3 import S3Resource
+from hypothesis import HealthCheck, settings
 
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets.resources import SnapshotStore
+from randusers_assets.settings import SETTINGS
 from randusers_sandbox.s3 import LocalS3, local_s3
+
+# `make test` tries the same examples every time, `make fuzz` new ones; neither is timed.
+UNTIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("test", UNTIMED, max_examples=200, derandomize=True)
+settings.register_profile("fuzz", UNTIMED, max_examples=2_000, derandomize=False)
+settings.load_profile("test")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than processors: the tests wait for servers and processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the browser's tests, which take the longest of all files."""
+    items.sort(key=lambda item: "/ui/" not in item.nodeid)
 
 
 @pytest.fixture(autouse=True)
 def no_real_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Credentials, endpoint and profile that lead nowhere but to what a test starts itself."""
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "RANDUSERS_BUCKET", "RANDUSERS_API_URL"):
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "REQUESTS_CA_BUNDLE", *SETTINGS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))

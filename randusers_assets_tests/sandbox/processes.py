@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from randusers_assets_tests.patience import patience
+
 RANDUSERS = (sys.executable, "-m", "randusers_assets.cli.main")
 
 
@@ -19,7 +21,7 @@ def run(*command: str, cwd: str = ".", **environment: str) -> subprocess.Complet
         env=os.environ | environment,
         capture_output=True,
         encoding="utf-8",
-        timeout=120,
+        timeout=patience(300),
         check=False,
     )
 
@@ -54,8 +56,8 @@ def descendants(process: int) -> dict[int, str]:
 
 
 def wait_until_gone(processes: Mapping[int, str]) -> None:
-    """Fail the test unless all of these processes end within 15 seconds."""
-    deadline = time.monotonic() + 15
+    """Fail the test unless all of these processes end in time."""
+    deadline = time.monotonic() + patience()
     while left := {int(pid) for (pid,) in _live("pid")} & processes.keys():
         if time.monotonic() > deadline:
             pytest.fail(f"still running: {[processes[pid] for pid in left]}")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
+from randusers_assets_tests.patience import patience
 from randusers_assets_tests.sandbox.processes import python
 from randusers_sandbox.api import ApiSimulator, SandboxError, UserSpool, generated_users
 from randusers_sandbox.users import user
@@ -31,7 +32,7 @@ def api(users: UserSpool) -> Iterator[ApiSimulator]:
 
 
 def _get(url: str, **headers: str) -> requests.Response:
-    return requests.get(url, headers=headers, timeout=10)
+    return requests.get(url, headers=headers, timeout=patience())
 
 
 def _page(api: ApiSimulator, query: str) -> tuple[dict[str, Any], list[int]]:
@@ -139,7 +140,7 @@ def test_api_compresses_only_when_enabled_and_accepted(users: UserSpool) -> None
 
 def test_api_keeps_connections_alive_and_counts(api: ApiSimulator) -> None:
     """Requests on one connection, and on many in parallel, are each answered and counted once."""
-    connection = http.client.HTTPConnection(urlsplit(api.url).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(api.url).netloc, timeout=patience())
     for page in range(1, 4):
         connection.request("GET", f"{urlsplit(api.url).path}?page={page}&limit=1")
         assert json.loads(connection.getresponse().read())["data"]["data"][0]["id"] == page
@@ -157,7 +158,7 @@ def test_api_listens_on_loopback_and_stops(users: UserSpool) -> None:
     with ApiSimulator(users) as api:
         address = urlsplit(api.url)
         assert address.hostname == "127.0.0.1"
-        connection = http.client.HTTPConnection(address.netloc, timeout=10)
+        connection = http.client.HTTPConnection(address.netloc, timeout=patience())
         connection.request("GET", address.path)
         connection.getresponse().read()
         kept = connection.sock
@@ -165,7 +166,7 @@ def test_api_listens_on_loopback_and_stops(users: UserSpool) -> None:
     assert kept.recv(1) == b""
     connection.close()
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", address.port or 0), timeout=10)
+        socket.create_connection(("127.0.0.1", address.port or 0), timeout=patience())
     with pytest.raises(SandboxError, match="is not serving"):
         _ = api.url
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import boto3
 import pytest
 
+from randusers_assets_tests.patience import patience
 from randusers_assets_tests.sandbox.processes import python
 from randusers_sandbox.s3 import local_s3
 from randusers_sandbox.user_file import SandboxError
@@ -52,7 +53,7 @@ def test_local_s3_listens_on_one_loopback_port(tmp_path: Path) -> None:
         listening = [line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in own]
         assert listening == [f"0100007F:{port:04X}"]
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=10)
+        socket.create_connection(("127.0.0.1", port), timeout=patience())
 
 
 def test_local_s3_refuses_a_directory_or_a_port_in_use(tmp_path: Path) -> None:

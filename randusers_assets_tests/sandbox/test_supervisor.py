@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from randusers_assets_tests.patience import patience
 from randusers_assets_tests.sandbox.processes import (
     RANDUSERS,
     descendants,
@@ -52,9 +54,12 @@ def _sandbox(directory: Path, *command: str, **environment: str) -> Iterator[sub
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
+        bound = threading.Timer(patience(300), process.kill)
+        bound.start()
         try:
             yield process
         finally:
+            bound.cancel()
             process.kill()
 
 
@@ -82,10 +87,10 @@ def test_supervisor_configures_the_command(tmp_path: Path) -> None:
     with _sandbox(tmp_path, *WAIT, **caller, NO_PROXY="internal") as process:
         environment = json.loads(_first_line(process))
         endpoint, url = environment["AWS_ENDPOINT_URL_S3"], environment["RANDUSERS_API_URL"]
-        assert requests.get(url, timeout=10).json()["data"]["totalItems"] == 20
-        assert requests.head(f"{endpoint}/randusers-sandbox", timeout=10).status_code == 200
+        assert requests.get(url, timeout=patience()).json()["data"]["totalItems"] == 20
+        assert requests.head(f"{endpoint}/randusers-sandbox", timeout=patience()).ok
         process.send_signal(signal.SIGTERM)
-        _, output = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=patience())
     assert _settings(environment) == {
         "RANDUSERS_API_URL": url,
         "RANDUSERS_BUCKET": "randusers-sandbox",
@@ -108,7 +113,7 @@ def test_supervisor_stands_in_only_for_what_is_not_set(tmp_path: Path) -> None:
         environment = json.loads(_first_line(process))
         assert len(descendants(process.pid)) == 2  # guard, command
         process.send_signal(signal.SIGTERM)
-        _, output = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=patience())
     assert _settings(environment) == {**NO_API, **NO_S3, "AWS_PROFILE": "mine"}
     assert output.splitlines() == [
         "randusers sandbox: the API is real, at http://api.invalid/users.",
@@ -122,7 +127,7 @@ def test_supervisor_stands_in_only_for_what_is_not_set(tmp_path: Path) -> None:
 def test_supervisor_returns_the_exit_status(tmp_path: Path, script: str, status: int) -> None:
     """The status is the command's own, or 128 + the signal that ended it."""
     with _sandbox(tmp_path, "sh", "-c", script, **NO_API, **NO_S3) as process:
-        assert process.wait(20) == status
+        assert process.wait(patience()) == status
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,7 @@ def test_supervisor_forwards_signals(tmp_path: Path, number: signal.Signals, sta
     with _waiting(tmp_path) as (process, processes):
         assert len(processes) == 4  # simulator, local S3, guard, command
         process.send_signal(number)
-        assert process.wait(20) == status
+        assert process.wait(patience()) == status
 
 
 @pytest.mark.parametrize(
@@ -144,7 +149,7 @@ def test_supervisor_ends_the_command_when_a_part_dies(tmp_path: Path, part: str,
     with _waiting(tmp_path) as (process, processes):
         (victim,) = (pid for pid, line in processes.items() if part in line)
         os.kill(victim, signal.SIGKILL)
-        _, output = process.communicate(timeout=20)
+        _, output = process.communicate(timeout=patience())
         assert process.returncode == 1
     died = f"the {name} died (status -9), so the command was stopped: run it again."
     assert output.splitlines()[-1] == f"randusers sandbox: {died}"
@@ -166,7 +171,7 @@ def test_supervisor_survives_a_killed_command(tmp_path: Path, victim: str) -> No
     with _waiting(tmp_path, **NO_S3) as (process, processes):
         _simulator, guard, command = sorted(processes)
         os.kill({"command": command, "guard": guard}[victim], signal.SIGKILL)
-        assert process.wait(20) == 128 + 9
+        assert process.wait(patience()) == 128 + 9
 
 
 def test_supervisor_ends_what_the_command_left(tmp_path: Path) -> None:
@@ -174,7 +179,7 @@ def test_supervisor_ends_what_the_command_left(tmp_path: Path) -> None:
     script = "sleep 600 & echo $!; exit 3"
     with _sandbox(tmp_path, "sh", "-c", script, **NO_API, **NO_S3) as process:
         left = int(_first_line(process))
-        assert process.wait(20) == 3
+        assert process.wait(patience()) == 3
         wait_until_gone({left: "sleep"})
 
 
@@ -184,7 +189,7 @@ def test_supervisor_ends_at_once_when_stopped_at_start(tmp_path: Path) -> None:
         while not (processes := descendants(process.pid)) and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 128 + 15
+        assert process.wait(patience()) == 128 + 15
         wait_until_gone(processes)
 
 

@@ -16,9 +16,11 @@ from typing import Any
 import requests
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
+from randusers_assets_tests.patience import patience
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-PAGE_MILLISECONDS = 30_000
+PAGE_MILLISECONDS = patience(60_000)
 DEVELOPMENT = (str(BIN / "dagster"), "dev", "--host", "127.0.0.1", "--port")
 
 GRAPH = "/locations/randusers_assets/asset-groups/randusers/lineage"
@@ -91,7 +93,7 @@ def served(home: Path, *words: str) -> Iterator[str]:
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+                process.wait(patience())
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
@@ -129,7 +131,7 @@ def run_today(url: str, status: str) -> None:
 def graphql(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  # JSON
     """The data that the UI's server answers to a query."""
     body = {"query": query, "variables": variables}
-    answer = requests.post(f"{url}/graphql", json=body, timeout=30)
+    answer = requests.post(f"{url}/graphql", json=body, timeout=patience())
     answer.raise_for_status()
     return answer.json()["data"]
 
@@ -137,15 +139,16 @@ def graphql(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  
 def _answers(url: str) -> bool:
     """Whether the UI is served, which it is once the code is loaded."""
     try:
-        return requests.get(f"{url}/server_info", timeout=30).ok
+        return requests.get(f"{url}/server_info", timeout=patience()).ok
     except (requests.ConnectionError, requests.Timeout):
         return False
 
 
 def wait(fact: Callable[[], bool]) -> None:
-    """Wait until something is so; TimeoutError if it is not within 90 seconds."""
-    deadline = time.monotonic() + 90
+    """Wait until something is so; TimeoutError if it is not in time."""
+    seconds = patience(300)
+    deadline = time.monotonic() + seconds
     while not fact():
         if time.monotonic() > deadline:
-            raise TimeoutError("not within 90 s")
+            raise TimeoutError(f"not within {seconds:.0f} s")
         time.sleep(0.2)

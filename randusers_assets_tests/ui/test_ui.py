@@ -2,10 +2,16 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
 
 import dagster as dg
 import pytest
+
+# Not in `dagster`'s own names; its public way to report a materialization dates it by the clock.
+from dagster._core.events import StepMaterializationData
 from playwright.sync_api import Page, expect
 
 from randusers_assets import assets
@@ -27,23 +33,29 @@ EMAILS = f"1 of {USERS} rows fail, first id 1, in email; {ADVICE}"
 RATIO = f"1 of {USERS} rows are set aside; {ADVICE}"
 
 expect.set_options(timeout=serving.PAGE_MILLISECONDS)
-
-pytestmark = pytest.mark.skipif(
-    serving.chromium() is None, reason="no Chromium: install chromium or google-chrome"
-)
+FRESHNESS = """{ assetNodes(assetKeys: [{path: ["users_csv"]}]) {
+    freshnessStatusInfo { freshnessStatus } } }"""
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
     """A page, closed after these tests, as its event loop is in the way of Dagster's retries."""
+    if serving.chromium() is None:
+        pytest.skip("no Chromium: install chromium or google-chrome")
     with serving.browser() as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `snapshot` keeps its objects, and its Dagster instance under `dagster`."""
+    return tmp_path_factory.mktemp("snapshot")
+
+
+@pytest.fixture(scope="module")
+def snapshot(directory: Path) -> Iterator[str]:
     """The UI after one successful run for today."""
-    with serving.snapshot_served(tmp_path_factory.mktemp("snapshot")) as url:
+    with serving.snapshot_served(directory) as url:
         yield url
 
 
@@ -199,3 +211,34 @@ def test_automation_page_lists_the_schedule_and_the_sensors(page: Page, snapshot
         page.get_by_label("info", exact=True).nth(place).hover()
         shown = page.get_by_text(automation.description or "no description")
         expect(shown.first).to_be_visible()
+
+
+def materialized(home: Path, hours: float) -> None:
+    """Record a materialization of users_csv as one of so many hours ago."""
+    made = dg.AssetMaterialization("users_csv", partition=serving.today())
+    event = dg.DagsterEvent(
+        dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+        job_name="",
+        event_specific_data=StepMaterializationData(made),
+    )
+    entry = dg.EventLogEntry(  # type: ignore[no-untyped-call]  # it has no types
+        None, "INFO", "", run_id="", timestamp=time.time() - hours * 3600, dagster_event=event
+    )
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        instance.handle_new_event(entry)
+
+
+def evaluated(url: str, state: str) -> bool:
+    """Whether the daemon has found users_csv in this state."""
+    info = serving.graphql(url, FRESHNESS)["assetNodes"][0]["freshnessStatusInfo"]
+    return info is not None and info["freshnessStatus"] == state
+
+
+# The last test, as it changes what the others see.
+def test_freshness_warns_after_a_missed_day_and_fails_after_two(
+    directory: Path, snapshot: str
+) -> None:
+    """With the project's dagster.yaml the state that the UI shows follows the last publication."""
+    for hours, state in ((27, "WARNING"), (51, "DEGRADED"), (25, "HEALTHY")):
+        materialized(directory / "dagster", hours)
+        serving.wait(partial(evaluated, snapshot, state))

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from randusers_assets.contract import CONTRACT
@@ -108,32 +108,37 @@ def _read_pandas(data: bytes) -> list[Row]:
     return [{str(name): cell for name, cell in row.items()} for row in frame.to_dict("records")]
 
 
-def _read_arrow(data: bytes) -> list[Row]:
+def _read_arrow(data: bytes, schema: pa.Schema) -> list[Row]:
     nulls = {"null_values": [""], "strings_can_be_null": True, "quoted_strings_can_be_null": False}
-    options = pyarrow.csv.ConvertOptions(column_types=SCHEMA, **nulls)
-    rows: list[Row] = pyarrow.csv.read_csv(io.BytesIO(data), convert_options=options).to_pylist()
+    table = pyarrow.csv.read_csv(
+        io.BytesIO(data),
+        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pyarrow.csv.ConvertOptions(column_types=schema, **nulls),
+    )
+    rows: list[Row] = table.to_pylist()
     return rows
 
 
-def _read_duckdb(data: bytes) -> list[Row]:
-    types = {c.name: "BIGINT" if c.type == "integer" else "VARCHAR" for c in CONTRACT.columns}
-    with tempfile.NamedTemporaryFile() as file, duckdb.connect() as connection:
+def _read_duckdb(data: bytes, schema: pa.Schema) -> list[Row]:
+    types = {one.name: "BIGINT" if one.type == pa.int64() else "VARCHAR" for one in schema}
+    with tempfile.NamedTemporaryFile() as file:
         file.write(data)
         file.flush()
-        rows = connection.execute(
+        # On the module's connection: opening one takes 20 times as long as the query.
+        rows = duckdb.execute(
             f"FROM read_csv('{file.name}', auto_detect=false, header=true, delim=',',"
             f" quote='\"', escape='\"', nullstr='', allow_quoted_nulls=false, columns={types})"
         ).fetchall()
     return [dict(zip(types, row, strict=True)) for row in rows]
 
 
-def _assert_reads_back(data: bytes, rows: list[Row]) -> None:
+def _assert_reads_back(data: bytes, rows: list[Row], schema: pa.Schema = SCHEMA) -> None:
     """Check every reader; csv, and pandas with NA words off, cannot tell NULL from `""`."""
     for read in (read_ours, _read_arrow, _read_duckdb):
-        assert read(data) == rows
+        assert read(data, schema) == rows
     texts = [{k: "" if cell is None else str(cell) for k, cell in row.items()} for row in rows]
-    for read in (_read_csv, _read_pandas):
-        assert read(data) == texts
+    for read_texts in (_read_csv, _read_pandas):
+        assert read_texts(data) == texts
 
 
 def test_golden_file_is_what_is_written_byte_for_byte() -> None:
@@ -171,7 +176,6 @@ def test_encode_gives_the_same_bytes_whatever_the_batches() -> None:
     assert encode_csv(pa.Table.from_batches(parts)) == whole
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(st.none() | st.floats(allow_nan=False, allow_infinity=False), max_size=8))
 @example([0.1, -0.0, 5e-324, 1.7976931348623157e308, 1e22, 9007199254740993.0, None])
 def test_numbers_read_back_to_the_last_bit(numbers: list[float | None]) -> None:
@@ -250,8 +254,7 @@ _CHANGES = st.fixed_dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.lists(_CHANGES, min_size=1, max_size=12))
+@given(st.lists(_CHANGES, min_size=1, max_size=6))
 @example([{"location_city": "x" * 10_000 + '"'}, {"location_city": None}, {"location_city": ""}])
 def test_hostile_text_reads_back_in_every_reader(snapshot: list[Row]) -> None:
     """What goes in comes out, of all rows but those with a control character or without `nat`."""
@@ -263,6 +266,17 @@ def test_hostile_text_reads_back_in_every_reader(snapshot: list[Row]) -> None:
         if not any(map(has_control, changes.values())) and changes.get("nat", "NZ")
     ]
     _assert_reads_back(HEADER + encode_csv(good), good.to_pylist())
+
+
+_INT64 = st.sampled_from([-(2**63), -1, 0, 2**63 - 1]) | st.integers(-(2**63), 2**63 - 1)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": _TEXTS, "b": st.none() | _INT64}), max_size=12))
+@example([{"a": one, "b": None} for one in [None, "", *_CONTROLS, *_WORDS, *_MARKS]])
+def test_any_cell_reads_back_in_every_reader(rows: list[Row]) -> None:
+    """Even of cells that the audit would set aside, NUL and line ends too, none is changed."""
+    records = encode_csv(pa.Table.from_pylist(rows, PAIR))
+    _assert_reads_back(csv_format.encode_header(PAIR) + records, rows, PAIR)
 
 
 def test_pandas_by_default_takes_words_for_null() -> None:

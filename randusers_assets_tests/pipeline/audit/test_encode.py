@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from randusers_assets.contract import CONTRACT
@@ -146,7 +146,6 @@ FAULTS: list[Mapping[str, object]] = [
 ]
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.sampled_from(FAULTS), min_size=1, max_size=12))
 def test_audit_csv_loses_no_row(faults: list[Mapping[str, object]]) -> None:
     """Each row is in the CSV if it is good and in the rejects if it is bad, once."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from email_validator import EmailNotValidError, validate_email
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from randusers_assets.contract import CONTRACT
@@ -173,7 +173,6 @@ def _near_misses(draw: st.DrawFn) -> str:
     return address
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.lists(_PLAIN, min_size=1, max_size=20, unique=True))
 def test_plain_email_passes_nothing_that_email_validator_refuses(addresses: list[str]) -> None:
     """Whatever the shortcut matches, email-validator accepts."""
@@ -181,7 +180,6 @@ def test_plain_email_passes_nothing_that_email_validator_refuses(addresses: list
     assert pc.all(pc.match_substring_regex(pa.array(addresses), rules.PLAIN_EMAIL)).as_py()
 
 
-@settings(deadline=None, max_examples=150)
 @given(st.lists(_near_misses() | st.emails() | st.text(max_size=20), min_size=1, max_size=20))
 @example(["a@a.com\n", "A@a.com", "a@xn--a.com", "a@a--b.com", "a@test", "a..b@a.com", ""])
 @example(["ada@no-such-domain-4711.com", "ada@@example.com"])
@@ -217,7 +215,6 @@ def test_single_line_finds_every_control_character_alone(around: str) -> None:
     assert found == controls
 
 
-@settings(deadline=None, max_examples=400)
 @given(cells=st.lists(_CELLS, max_size=12), start=st.integers(0, 12), length=st.integers(0, 12))
 @example(cells=[], start=0, length=0)
 @example(cells=[None, None], start=0, length=2)
@@ -277,7 +274,6 @@ def test_duplicates_are_compared_exactly_where_hashes_meet(monkeypatch: pytest.M
 _IDS = st.integers(-3, 3) | st.integers(-(2**63), 2**63 - 1)
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.lists(st.lists(st.tuples(_IDS, _CELLS), max_size=6), max_size=4))
 @example([])
 @example([[]])

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from randusers_assets.contract import CONTRACT
@@ -151,7 +151,6 @@ WRONG_VALUES = [
 ]
 
 
-@settings(deadline=None, max_examples=300)
 @given(places=st.lists(st.sampled_from(WRONG_VALUES), min_size=1, max_size=3))
 def test_undecodable_user_never_shows_a_value_of_the_wrong_type(
     places: list[tuple[str, Any]],
@@ -165,7 +164,6 @@ def test_undecodable_user_never_shows_a_value_of_the_wrong_type(
     assert found.path.startswith(tuple(path for path, _ in places))
 
 
-@settings(deadline=None, max_examples=300)
 @given(
     path=st.sampled_from([c.path for c in CONTRACT.columns if c.type == "text"]),
     place=st.floats(0, 1, exclude_max=True),
@@ -182,7 +180,6 @@ def test_undecodable_user_never_shows_a_value_of_broken_json(
         assert MARK not in f"{found.describe('id')} {found.offender()}"
 
 
-@settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(-(10**12), 10**12) | st.text(max_size=12), min_size=1, max_size=5))
 def test_codes_of_any_mix_become_text_as_sent(codes: list[int | str]) -> None:
     """No neighbour changes how a code is written."""
