@@ -51,7 +51,7 @@ def raw_users(
 
 
 @daily_asset(
-    kinds={"python", "pandas", "parquet", "s3"},
+    kinds={"python", "parquet", "s3"},
     tags={"stage": "flat", "dagster/storage_kind": "s3"},
     metadata={"dagster/column_schema": metadata.table_schema(CONTRACT)},
 )

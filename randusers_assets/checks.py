@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import dagster as dg
 
@@ -63,11 +64,15 @@ def gates(asset: str, descriptions: Mapping[str, str]) -> list[dg.AssetCheckSpec
         ]
 
 
-def check_results(asset: str, findings: Sequence[Finding]) -> Iterator[dg.AssetCheckResult]:
-    """Show every finding; if a gate is closed, end the step with its message as a dagster.Failure.
+def check_results(
+    context: dg.AssetCheckExecutionContext, findings: Sequence[Finding]
+) -> Iterator[dg.AssetCheckResult]:
+    """Show each finding whose check is selected; if a gate is closed, end the step in its message.
 
     The run page shows that message last; Dagster's own would only name the check, above a stack.
     """
+    selected = {key.name: key.asset_key for key in context.selected_asset_check_keys}
+    findings = [finding for finding in findings if finding.name in selected]
     for finding in findings:
         severity = dg.AssetCheckSeverity.WARN if finding.warns else dg.AssetCheckSeverity.ERROR
         if not finding.passed:
@@ -80,7 +85,7 @@ def check_results(asset: str, findings: Sequence[Finding]) -> Iterator[dg.AssetC
         table = {"offenders": dg.MetadataValue.table(offenders)} if offenders else {}
         yield dg.AssetCheckResult(
             check_name=finding.name,
-            asset_key=asset,
+            asset_key=selected[finding.name],
             passed=finding.passed,
             severity=severity,
             description=finding.sentence,
@@ -90,17 +95,24 @@ def check_results(asset: str, findings: Sequence[Finding]) -> Iterator[dg.AssetC
         raise dg.Failure(closed, allow_retries=False)
 
 
-@dg.multi_asset_check(name="raw_users_gates", specs=gates("raw_users", RAW_USERS_GATES))
+# `can_subset`: the UI can execute one of them.
+gate_check = partial(dg.multi_asset_check, can_subset=True)
+
+
+@gate_check(name="raw_users_gates", specs=gates("raw_users", RAW_USERS_GATES))
 def raw_users_gates(
-    raw_users: RawUsers, snapshot_gate: SnapshotGate, snapshot_store: SnapshotStore
+    context: dg.AssetCheckExecutionContext,
+    raw_users: RawUsers,
+    snapshot_gate: SnapshotGate,
+    snapshot_store: SnapshotStore,
 ) -> Iterator[dg.AssetCheckResult]:
     """Judge what decoding the stored lines found."""
     with dagster_failures():
         findings = judge_raw(snapshot_store.run.decode(raw_users), snapshot_gate.policy)
-    yield from check_results("raw_users", findings)
+    yield from check_results(context, findings)
 
 
-@dg.multi_asset_check(name="users_df_gates", specs=gates("users_df", USERS_DF_GATES))
+@gate_check(name="users_df_gates", specs=gates("users_df", USERS_DF_GATES))
 def users_df_gates(
     context: dg.AssetCheckExecutionContext,
     users_df: UserFrames,
@@ -110,15 +122,14 @@ def users_df_gates(
     """Show the judgement that users_csv obeys."""
     with dagster_failures():
         judgement = snapshot_store.run.judge(context.partition_key, users_df, snapshot_gate.policy)
-    shown = [finding for finding in judgement.findings if finding.name in USERS_DF_GATES]
-    yield from check_results("users_df", shown)
+    yield from check_results(context, judgement.findings)
 
 
-@dg.multi_asset_check(name="users_csv_gates", specs=gates("users_csv", USERS_CSV_GATES))
+@gate_check(name="users_csv_gates", specs=gates("users_csv", USERS_CSV_GATES))
 def users_csv_gates(
     context: dg.AssetCheckExecutionContext, snapshot_store: SnapshotStore
 ) -> Iterator[dg.AssetCheckResult]:
     """Read the published object back and compare it with its receipt."""
     with dagster_failures(interrupted=lambda: INTERRUPTED_CHECK):
         finding = read_back(snapshot_store.store, CONTRACT, context.partition_key)
-    yield from check_results("users_csv", [finding])
+    yield from check_results(context, [finding])

@@ -19,6 +19,7 @@ from randusers_assets_tests import builders
 from randusers_assets_tests.builders import User, frames_of, raw_users_of, user, users
 from randusers_assets_tests.pipeline.publish import bucket
 from randusers_assets_tests.pipeline.publish.bucket import BAD_EMAIL, DAY
+from randusers_assets_tests.project import definitions_on
 
 # Dagster itself, as it initializes a resource that depends on another.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
@@ -27,6 +28,8 @@ ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 STRICT, LENIENT = SnapshotGate(), SnapshotGate(max_rejected_ratio=0.5, accept_rejects="known")
 FIX = "fix them at the source, or set RANDUSERS_MAX_REJECTED_RATIO to at least"
 RAW, DF, CSV = checks.raw_users_gates, checks.users_df_gates, checks.users_csv_gates
+
+MATCHES = "matches_its_receipt"
 
 Results = dict[str, dg.AssetCheckResult]
 
@@ -40,8 +43,7 @@ def run_checks(
         dg.DagsterInstance.ephemeral() as instance,
         dg.build_op_context(partition_key=DAY, instance=instance) as context,
     ):
-        contexts = () if definition is RAW else (context,)
-        invoked = cast("Iterator[dg.AssetCheckResult]", definition(*contexts, *arguments))
+        invoked = cast("Iterator[dg.AssetCheckResult]", definition(context, *arguments))
         try:
             for result in invoked:
                 results[str(result.check_name)] = result
@@ -49,6 +51,24 @@ def run_checks(
             assert failure.allow_retries is False  # noqa: PT017  # after the results, not instead
             return results, failure.description
     return results, None
+
+
+@pytest.mark.parametrize(
+    ("asset", "check"),
+    [("raw_users", "is_complete"), ("users_df", "ids_are_unique"), ("users_csv", MATCHES)],
+)
+def test_one_check_runs_alone(snapshot_store: SnapshotStore, asset: str, check: str) -> None:
+    """What the UI's "Execute" beside a check starts: that check of that day, and nothing else."""
+    bucket.publish_users(snapshot_store.store, DAY, users(10))
+    job = definitions_on(snapshot_store).resolve_implicit_global_asset_job_def()
+    one = {dg.AssetCheckKey(dg.AssetKey(asset), check)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = job.get_subset(
+            asset_selection=set(), asset_check_selection=one
+        ).execute_in_process(instance=instance, tags={"dagster/partition": DAY})
+    shown = [(one.check_name, one.passed) for one in result.get_asset_check_evaluations()]
+    assert shown == [(check, True)]
+    assert result.get_asset_materialization_events() == []
 
 
 def failed(results: Results) -> dict[str, dg.AssetCheckSeverity]:
