@@ -12,10 +12,16 @@ __all__ = ["defs", "load_users"]
 
 def load_users(date: str | None = None) -> "pd.DataFrame":
     """The users published for a day, or the latest ones; SnapshotError if there are none."""
+    from dotenv import load_dotenv
+
+    load_dotenv(".env")  # before the definitions, which read the settings; what is set wins
+
     from randusers_assets.contract import CONTRACT
     from randusers_assets.definitions import snapshot_store
     from randusers_assets.pipeline.publish.objects import load_csv
+    from randusers_assets.pipeline.storage.paths import require_day
 
+    date = date and require_day(date)
     return load_csv(snapshot_store.store, CONTRACT, date)
 
 

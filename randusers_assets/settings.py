@@ -1,34 +1,54 @@
 """The settings: environment variables, their defaults and their form."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import dagster as dg
 
 from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.storage.paths import require_day
 
 
 class Setting(NamedTuple):
     """One variable: its default, the form of a value, and what it is for."""
 
     default: str
-    form: str
+    form: str | Callable[[str], bool]
     expected: str
     meaning: str
+    secret: bool = False
+
+
+def _is_past_day(value: str) -> bool:
+    try:
+        return value == require_day(value) <= datetime.now(UTC).date().isoformat()
+    except SnapshotError:
+        return False
+
+
+def _is_cron(value: str) -> bool:
+    try:
+        dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=value)
+    except dg.DagsterInvalidDefinitionError:
+        return False
+    return True
 
 
 URL = r"https?://[^\s?#]+"
 
 SETTINGS: Mapping[str, Setting] = {
-    "RANDUSERS_BUCKET": Setting("", r".*", "a bucket's name", "For the snapshots"),
+    "RANDUSERS_BUCKET": Setting(
+        "", r"arn:\S+|[^\s/]*", "a bucket's name alone, without s3:// and /", "For the snapshots"
+    ),
     "RANDUSERS_PREFIX": Setting("", r"\S*", "a key prefix", "Key prefix"),
     "RANDUSERS_API_URL": Setting(
-        CONTRACT.url, URL, "an http(s) URL without a query", "The users API"
+        CONTRACT.url, URL, "an http(s) URL without a query", "The users API", secret=True
     ),
     "RANDUSERS_API_TOKEN": Setting(
-        "", r"([A-Za-z0-9._~+/-]+=*)?", "a bearer token (RFC 6750)", "Bearer token"
+        "", r"([A-Za-z0-9._~+/-]+=*)?", "a bearer token (RFC 6750)", "Bearer token", secret=True
     ),
     "RANDUSERS_PAGE_SIZE": Setting("500", r"[1-9]\d{0,5}", "a count from 1", "Rows a page"),
     "RANDUSERS_CONCURRENCY": Setting("8", r"[1-9]\d?", "1 to 99", "Parallel downloads"),
@@ -36,9 +56,11 @@ SETTINGS: Mapping[str, Setting] = {
         "3600", r"[1-9]\d{0,5}", "a count of seconds from 1", "For one snapshot"
     ),
     "RANDUSERS_START_DATE": Setting(
-        "2026-11-01", r"\d{4}-[01]\d-[0-3]\d", "a day such as 2026-11-01", "First partition"
+        "2026-11-01", _is_past_day, "a day until today such as 2026-11-01", "First partition"
     ),
-    "RANDUSERS_CRON": Setting("0 6 * * *", r"\S+( \S+){4}", "five cron fields", "Schedule, UTC"),
+    "RANDUSERS_CRON": Setting(
+        "0 6 * * *", _is_cron, "a cron schedule such as 0 6 * * *", "Schedule, UTC"
+    ),
     "RANDUSERS_MAX_REJECTED_RATIO": Setting(
         "0", r"0|1|0?\.\d+|[01]\.0*", "a share from 0 to 1", "Allowed share of bad rows"
     ),
@@ -46,9 +68,11 @@ SETTINGS: Mapping[str, Setting] = {
         "", r"\S*", "a KMS key id or ARN", "SSE-KMS key, else the bucket's"
     ),
     "RANDUSERS_ALERT_WEBHOOK_URL": Setting(
-        "", r"(https?://\S+)?", "an http(s) URL", "Failures are posted here"
+        "", r"(https?://\S+)?", "an http(s) URL", "Failures are posted here", secret=True
     ),
-    "RANDUSERS_UI_URL": Setting("http://localhost:3000", URL, "an http(s) URL", "Alerts link here"),
+    "RANDUSERS_UI_URL": Setting(
+        "http://localhost:3000", URL, "an http(s) URL", "Alerts link here", secret=True
+    ),
 }
 
 
@@ -74,8 +98,13 @@ def checked_setting(name: str, value: str) -> str:
     known = SETTINGS[name]
     if isinstance(value, dg.EnvVar):
         value = value.get_value() or known.default
-    if not re.fullmatch(known.form, value):
+    if isinstance(known.form, str):
+        fits = re.fullmatch(known.form, value) is not None
+    else:
+        fits = known.form(value)
+    if not fits:
+        is_not = "is not" if known.secret else f"is {value!r}, not"
         raise SnapshotError(
-            f"{name} is not {known.expected}: correct it in the environment or in .env."
+            f"{name} {is_not} {known.expected}: correct it in the environment or in .env."
         )
     return value

@@ -1,6 +1,7 @@
 """Settings: one table, and one sentence for each wrong value."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,9 @@ from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.settings import SETTINGS, checked_setting, setting, setting_for_a_run
 
 ROOT = Path(__file__).parent.parent
+TODAY = datetime.now(UTC).date()
+# Two days on, as the day may change while the test runs.
+FUTURE = TODAY + timedelta(days=2)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -30,20 +34,31 @@ def test_setting_default_has_its_form(name: str, monkeypatch: pytest.MonkeyPatch
         ("RANDUSERS_DEADLINE_SECONDS", "60", "0"),
         ("RANDUSERS_API_TOKEN", "a.B-c_9~+/==", "s3cr3t\u2028"),
         ("RANDUSERS_API_URL", "http://example.com", "ftp://example.com"),
-        ("RANDUSERS_START_DATE", "2026-12-31", "yesterday"),
+        ("RANDUSERS_BUCKET", "lake", "s3://lake"),
+        ("RANDUSERS_BUCKET", "arn:aws:s3:eu-west-1:1:accesspoint/lake", "lake/"),
+        ("RANDUSERS_START_DATE", "2025-12-31", "yesterday"),
+        ("RANDUSERS_START_DATE", "2024-02-29", "2026-02-31"),
+        pytest.param("RANDUSERS_START_DATE", f"{TODAY}", f"{FUTURE}", id="start in the future"),
+        ("RANDUSERS_START_DATE", "2025-12-01", "2025-12-1"),
         ("RANDUSERS_CRON", "30 5 * * 1-5", "daily"),
+        ("RANDUSERS_CRON", "@daily", "99 99 * * *"),
+        ("RANDUSERS_CRON", "0 0 29 2 *", "0 0 30 2 *"),
         ("RANDUSERS_MAX_REJECTED_RATIO", "0.05", "1.5"),
         ("RANDUSERS_ALERT_WEBHOOK_URL", "https://hooks.example.com", "hooks.example.com"),
+        ("RANDUSERS_UI_URL", "https://ada:pw@dagster.example.com", "ada:pw@dagster.example.com"),
     ],
 )
 def test_setting_of_the_wrong_form_is_named(
     name: str, right: str, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A right value replaces the default; of a wrong one the sentence names setting and form."""
+    """A right value replaces the default; a wrong one is in the sentence, but for a secret."""
     monkeypatch.setenv(name, right)
     assert setting(name) == right
     monkeypatch.setenv(name, wrong)
-    sentence = f"{name} is not {SETTINGS[name].expected}: correct it in the environment or in .env."
+    hidden = name.endswith(("_URL", "_TOKEN"))
+    problem = f"{name} is not" if hidden else f"{name} is {wrong!r}, not"
+    expected = SETTINGS[name].expected
+    sentence = f"{problem} {expected}: correct it in the environment or in .env."
     with pytest.raises(dg.DagsterInvalidDefinitionError, match=f"^{re.escape(sentence)}$"):
         setting(name)
 

@@ -84,10 +84,13 @@ def _fail(message: str) -> int:
 
 
 def _day(text: str) -> str:
+    from randusers_assets.pipeline.errors import SnapshotError
+    from randusers_assets.pipeline.storage.paths import require_day
+
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat()
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2026-11-23") from None
+        return require_day(text)
+    except SnapshotError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _sandbox(given: argparse.Namespace) -> int:

@@ -1,12 +1,16 @@
 """`randusers doctor`: what is set up, line by line, and how to fix what is not."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 
 from randusers_assets.pipeline.storage.s3 import PROBE, Store
-from randusers_assets_tests.sandbox.processes import randusers
+from randusers_assets_tests.builders import users
+from randusers_assets_tests.cli.conftest import TODAY
+from randusers_assets_tests.pipeline.publish.bucket import publish_users
+from randusers_assets_tests.sandbox.processes import randusers, run
 from randusers_sandbox.api import ApiSimulator
 
 
@@ -41,3 +45,27 @@ def test_doctor_shows_how_to_fix_what_does_not_work(
         "FAIL  instance     temporary: set DAGSTER_HOME to a directory with a copy of"
         " dagster.yaml; otherwise run history is lost when the process stops.\n"
     )
+
+
+def test_env_file_is_all_that_doctor_and_load_users_need(
+    monkeypatch: pytest.MonkeyPatch, api: ApiSimulator, store: Store, tmp_path: Path
+) -> None:
+    """Both read `.env` of the directory that they start in; what the environment sets wins."""
+    publish_users(store, TODAY, users(10))
+    shutil.copy("dagster.yaml", tmp_path)
+    settings = {
+        "RANDUSERS_BUCKET": store.bucket,
+        "RANDUSERS_API_URL": api.url,
+        "DAGSTER_HOME": str(tmp_path),
+    }
+    for name in settings:
+        monkeypatch.delenv(name, raising=False)
+    lines = "\n".join(f"{name}={value}" for name, value in settings.items())
+    (tmp_path / ".env").write_text(lines, encoding="utf-8")
+    doctor = randusers("doctor", cwd=str(tmp_path))
+    assert (doctor.returncode, doctor.stdout.count("ok    ")) == (0, 4), doctor.stdout
+    load = (sys.executable, "-c", "import randusers_assets as r; print(len(r.load_users()))")
+    loaded = run(*load, cwd=str(tmp_path))
+    assert (loaded.returncode, loaded.stdout) == (0, "10\n"), loaded.stderr
+    other = run(*load, cwd=str(tmp_path), RANDUSERS_BUCKET="no-such")
+    assert "SnapshotError: s3://no-such does not exist" in other.stderr

@@ -25,6 +25,9 @@ pytestmark = pytest.mark.usefixtures("api")
 
 CREATE = "create the bucket, or correct RANDUSERS_BUCKET"
 CORRECT = "correct it in the environment or in .env"
+ALONE = "a bucket's name alone, without s3:// and /"
+CRON = "a cron schedule such as 0 6 * * *"
+START, PAST = "RANDUSERS_START_DATE", "a day until today such as 2026-11-01"
 
 
 def test_run_publishes_and_shows_what_it_did(
@@ -109,10 +112,13 @@ def test_run_that_is_interrupted_ends_at_once(store: Store, tmp_path: Path, page
     [
         ("BUCKET", "", 0, "RANDUSERS_BUCKET is not set: name the bucket for the snapshots."),
         ("BUCKET", "no-such", 0, f"s3://no-such does not exist at {{s3}}: {CREATE}."),
-        ("PAGE_SIZE", "many", 0, f"RANDUSERS_PAGE_SIZE is not a count from 1: {CORRECT}."),
+        ("PAGE_SIZE", "many", 0, f"RANDUSERS_PAGE_SIZE is 'many', not a count from 1: {CORRECT}."),
+        ("BUCKET", "s3://lake", 0, f"RANDUSERS_BUCKET is 's3://lake', not {ALONE}: {CORRECT}."),
+        ("CRON", "99 99 * * *", 0, f"RANDUSERS_CRON is '99 99 * * *', not {CRON}: {CORRECT}."),
+        ("START_DATE", "2026-02-31", 0, f"{START} is '2026-02-31', not {PAST}: {CORRECT}."),
         ("API_URL", "{api}/no", 1, "{api}/no?page=1&limit=500 answered HTTP 404: check {name}."),
     ],
-    ids=["bucket unset", "bucket unknown", "page size", "API"],
+    ids=["bucket unset", "bucket unknown", "page size", "bucket URI", "cron", "start", "API"],
 )
 def test_run_with_a_wrong_setting_names_it(
     api: ApiSimulator, name: str, value: str, requests: int, message: str

@@ -4,9 +4,19 @@ Raw snapshots, flat rows, rejects and receipts are under keys that name their co
 later run cannot replace what an earlier publication was made of.
 """
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from randusers_assets.pipeline.contract import Contract
+from randusers_assets.pipeline.errors import SnapshotError
+
+
+def require_day(text: str) -> str:
+    """The day as paths have it; SnapshotError if the text is none."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).date().isoformat()
+    except ValueError:
+        raise SnapshotError(f"{text!r} is not a day such as 2026-11-23") from None
 
 
 def raw_path(contract: Contract, date: str, sha256: str) -> str:

@@ -99,6 +99,9 @@ def test_load_users_gives_a_day_of_the_configured_bucket_or_the_last(
         f"s3://{store.bucket}/_receipts/users_csv/latest.json does not exist: no day is published;"
         " materialize users_csv first."
     )
+    assert bucket.message_of(lambda: load_users("yesterday")) == (
+        "'yesterday' is not a day such as 2026-11-23"
+    )
     bucket.publish_csv(store, DAY, csv_of(users(10)))
     problem = f"users.csv does not exist: materialize users_csv for {DAY_AFTER}."
     assert bucket.message_of(lambda: load_users(DAY_AFTER)).endswith(problem)
