@@ -1,6 +1,8 @@
 """`randusers doctor`: what is set up, line by line, and how to fix what is not."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError
@@ -13,16 +15,17 @@ from randusers_assets.pipeline.fetch.client import redact_url
 from randusers_assets.pipeline.fetch.snapshot import count_rows
 
 
-def doctor() -> int:
-    """Print for each part whether it works, with what was seen or what to do."""
+def doctor(report: dict[str, Any], show: Callable[[str], object]) -> int:
+    """Report and show for each part whether it works, with what was seen or what to do."""
     checks = {"API": _api, "credentials": _credentials, "bucket": _bucket, "instance": _instance}
     status = 0
     for part, check in checks.items():
         try:
-            print(f"ok    {part:<12} {check()}")
+            ok, text = True, check()
         except SnapshotError as error:
-            print(f"FAIL  {part:<12} {error}")
-            status = 1
+            ok, text, status = False, str(error), 1
+        report["parts"].append({"part": part, "ok": ok, "text": text})
+        show(f"{'ok' if ok else 'FAIL':<5} {part:<12} {text}")
     return status
 
 

@@ -3,10 +3,16 @@
 import argparse
 import atexit
 import gc
+import json
 import resource
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+from randusers_assets.pipeline.errors import SnapshotError
 
 # With less, libraries end the process themselves, or Dagster prints its own errors.
 _LEAST = {
@@ -17,23 +23,52 @@ _LEAST = {
 
 def main() -> int:
     """Run the command line; 0 is success, 1 a failure in one sentence, 2 a usage error."""
-    parser = argparse.ArgumentParser(prog="randusers", description="The users snapshot.")
+    parser = argparse.ArgumentParser(
+        prog="randusers",
+        description="The users snapshot.",
+        **_examples("randusers doctor", "randusers sandbox -- randusers run --head 3"),
+    )
+    parser.add_argument("--version", action="version", version=version("randusers-assets"))
     commands = parser.add_subparsers(dest="command", required=True)
 
     today = datetime.now(UTC).date().isoformat()
-    run = commands.add_parser("run", help="run users_snapshot_job once, on this instance")
+    once = 'randusers run --accept-change "a region was closed"'
+    run = commands.add_parser(
+        "run",
+        help="run users_snapshot_job once, on this instance",
+        **_examples("randusers run --head 3", once),
+    )
     run.add_argument("--date", type=_day, default=today, help="partition (default: today, UTC)")
-    run.add_argument("--head", type=int, default=0, metavar="N", help="show N rows, masked")
+    reason = "why the rows may differ this much from the last published ones; recorded"
+    run.add_argument("--accept-change", default="", metavar="WHY", help=reason)
+    shown = run.add_mutually_exclusive_group()
+    shown.add_argument("--head", type=_count, default=0, metavar="N", help="show N rows, masked")
 
-    verify = commands.add_parser("verify", help="prove a publication again, from the bucket alone")
+    verify = commands.add_parser(
+        "verify",
+        help="prove a publication again, from the bucket alone",
+        **_examples("randusers verify", f"randusers verify --date {today}"),
+    )
     which = verify.add_mutually_exclusive_group()
     which.add_argument("--date", type=_day, help="the day to prove")
     which.add_argument("--latest", action="store_true", help="the last published day (default)")
 
-    commands.add_parser("doctor", help="check the setup, and say how to fix it")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check the setup, and say how to fix it",
+        **_examples("randusers doctor", "randusers doctor --json"),
+    )
+    for command in (shown, verify, doctor):
+        command.add_argument("--json", action="store_true", help="print one JSON object instead")
 
-    in_sandbox = "run a command against a simulated API and a local S3"
-    sandbox = commands.add_parser("sandbox", help=in_sandbox)
+    sandbox = commands.add_parser(
+        "sandbox",
+        help="run a command against a simulated API and a local S3",
+        **_examples(
+            "randusers sandbox -- randusers run",
+            "randusers sandbox --users 1000000 -- randusers run",
+        ),
+    )
     sandbox.add_argument("--users", type=int, default=500, help="generated users (default: 500)")
     sandbox.add_argument("--users-file", type=Path, help="serve this JSON array of users instead")
     sandbox.add_argument("--directory", type=Path, help="keep the objects here")
@@ -41,41 +76,70 @@ def main() -> int:
     sandbox.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
 
     given = parser.parse_args()
-    return _sandbox(given) if given.command == "sandbox" else _run_command(given)
+    if given.command == "sandbox":
+        return _sandbox(given)
+    report = _empty_report(given)
+    try:
+        status = _run_command(given, report)
+    except SnapshotError as error:
+        report["error"] = str(error)
+        status = _fail(str(error))
+    if given.json:
+        print(json.dumps(report))
+    return status
 
 
-def _run_command(given: argparse.Namespace) -> int:
-    """Run a command that needs Dagster; print its failure as one sentence."""
+def _run_command(given: argparse.Namespace, report: dict[str, Any]) -> int:
+    """Run a command that needs Dagster; SnapshotError if it fails."""
     for what, (limit, least, command) in _LEAST.items():
         allowed, _ = resource.getrlimit(limit)
         if allowed != resource.RLIM_INFINITY and allowed < least:
-            return _fail(f"the limit of {what} is {allowed:,}: raise it (`{command}`, or higher).")
+            raise SnapshotError(
+                f"the limit of {what} is {allowed:,}: raise it (`{command}`, or higher)."
+            )
     # Import with the GC off, then freeze: scanning Dagster's objects costs as much as 500 rows.
     gc.disable()
     import dagster as dg
     from dotenv import load_dotenv
 
-    from randusers_assets.pipeline.errors import SnapshotError
     from randusers_assets.pipeline.storage.tempfiles import explain_host_limits
 
     load_dotenv(".env")  # as `dagster dev` does; here, what is set already wins
     atexit.register(gc.freeze)
     try:
         from randusers_assets.cli.doctor import doctor
-        from randusers_assets.cli.run import run, verify_and_print
+        from randusers_assets.cli.run import run, verify_and_show
 
         gc.freeze()
         gc.enable()
+        show: Callable[[str], object] = (lambda _: None) if given.json else print
         with explain_host_limits():
             match given.command:
                 case "run":
-                    return run(given.date, given.head)
+                    return run(given.date, given.head, given.accept_change, report, show)
                 case "verify":
-                    return verify_and_print(given.date)
+                    return verify_and_show(given.date, report, show)
                 case _:
-                    return doctor()
-    except (SnapshotError, dg.DagsterInvalidDefinitionError) as error:
-        return _fail(str(error))
+                    return doctor(report, show)
+    except dg.DagsterInvalidDefinitionError as error:
+        raise SnapshotError(str(error)) from error
+
+
+def _empty_report(given: argparse.Namespace) -> dict[str, Any]:
+    """What `--json` prints, until the command fills it."""
+    match given.command:
+        case "run":
+            facts = {"date": given.date, "outcome": None, "success": False}
+            return {**facts, "checks": [], "assets": [], "error": None}
+        case "verify":
+            return {"date": given.date, "proved": [], "error": None}
+        case _:
+            return {"parts": [], "error": None}
+
+
+def _examples(*lines: str) -> dict[str, Any]:
+    epilog = "\n  ".join(("examples:", *lines))
+    return {"epilog": epilog, "formatter_class": argparse.RawDescriptionHelpFormatter}
 
 
 def _fail(message: str) -> int:
@@ -84,13 +148,18 @@ def _fail(message: str) -> int:
 
 
 def _day(text: str) -> str:
-    from randusers_assets.pipeline.errors import SnapshotError
     from randusers_assets.pipeline.storage.paths import require_day
 
     try:
         return require_day(text)
     except SnapshotError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a count such as 3")
+    return int(text)
 
 
 def _sandbox(given: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """`randusers run` and `verify`: the real job, once, in this process; a publication proved again."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from randusers_assets.errors import failure_message, gate_failed, root_cause
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.fetch.snapshot import Progress, log_every_tenth
 from randusers_assets.pipeline.flatten.frames import RawUsers
+from randusers_assets.pipeline.publish.receipt import latest_day
 from randusers_assets.pipeline.publish.verify import verify
 from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.resources import RandomUsersApi
@@ -39,37 +41,47 @@ class _ShowingPages(RandomUsersApi):
             return super().fetch(run, show)
 
 
-def run(date: str, rows: int) -> int:
-    """Run the job for a day, and print what it did and so many of its rows, masked."""
-    result = run_job(date)
-    for line in summary(result):
-        print(line)
+def run(
+    date: str,
+    rows: int,
+    accept_change: str,
+    report: dict[str, Any],
+    show: Callable[[str], object],
+) -> int:
+    """Run the job for a day; report and show what it did, show so many of its rows, masked."""
+    result = run_job(date, accept_change)
+    report |= describe(result)
+    for line in summary(report):
+        show(line)
     if not result.success:
         raise SnapshotError(why_failed(result))
     for line in masked_rows(date, rows) if rows else ():
-        print(line)
+        show(line)
     return 0
 
 
-def verify_and_print(date: str | None) -> int:
+def verify_and_show(date: str | None, report: dict[str, Any], show: Callable[[str], object]) -> int:
     """Prove a day, by default the last published one, from the bucket alone."""
-    for proved in verify(snapshot_store.store, CONTRACT, date):
-        print(f"ok  {proved}")
+    report["date"] = date or latest_day(snapshot_store.store, CONTRACT)
+    for proved in verify(snapshot_store.store, CONTRACT, report["date"]):
+        report["proved"].append(proved)
+        show(f"ok  {proved}")
     return 0
 
 
-def run_job(date: str) -> dg.ExecuteInProcessResult:
+def run_job(date: str, accept_change: str = "") -> dg.ExecuteInProcessResult:
     """Run `users_snapshot_job` for a day on the configured instance (`DAGSTER_HOME`)."""
     if not daily.has_partition_key(date):
         raise SnapshotError(
             f"{date} is no partition: they run from {daily.get_first_partition_key()} to"
             f" {daily.get_last_partition_key()} (RANDUSERS_START_DATE)."
         )
+    gate = {"snapshot_gate": {"config": {"accept_change": accept_change}}}
     with open_instance() as instance:
         return defs.resolve_job_def("users_snapshot_job").execute_in_process(
             instance=instance,
             partition_key=date,
-            run_config=_QUIET,
+            run_config={**_QUIET, "resources": gate},
             raise_on_error=False,
             resources={"random_users_api": _ShowingPages(**random_users_api.model_dump())},
         )
@@ -93,23 +105,52 @@ def why_failed(result: dg.ExecuteInProcessResult) -> str:
     )
 
 
-def summary(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """What a run did, line by line: checks, then rows, bytes, seconds and URI of each asset."""
-    for check in result.get_asset_check_evaluations():
-        mark = "ok   " if check.passed else "FAIL " if gate_failed(check) else "warn "
-        asset = check.asset_key.to_user_string()
-        yield f"{mark} {asset:<10} {check.check_name:<24} {check.description}"
+def describe(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What a run did: its outcome and checks; rows, bytes, digest, URI and seconds of assets."""
+    checks = [
+        {
+            "asset": check.asset_key.to_user_string(),
+            "check": check.check_name,
+            "passed": check.passed,
+            "severity": check.severity.value,
+            "closed": gate_failed(check),
+            "description": check.description,
+        }
+        for check in result.get_asset_check_evaluations()
+    ]
     ends = [event for event in result.all_events if event.is_step_success]
     seconds = {e.step_key: e.step_success_data.duration_ms / 1000 for e in ends}
+    outcome, assets = None, []
     for made in result.get_asset_materialization_events():
         asset = str(made.step_key)
         facts = {key: value.value for key, value in made.materialization.metadata.items()}
-        yield (
-            f"{asset:<10} {facts['dagster/row_count']:>9,} rows {facts['bytes']:>13,} bytes"
-            f" {seconds.get(asset, 0):>7.2f} s  {facts['dagster/uri']}"
+        assets.append(
+            {
+                "asset": asset,
+                "rows": facts["dagster/row_count"],
+                "bytes": facts["bytes"],
+                "sha256": facts["sha256"],
+                "uri": facts["dagster/uri"],
+                "seconds": seconds.get(asset, 0),
+            }
         )
         if asset == "users_csv" and result.success:
-            yield f"{facts['outcome']} {made.partition}, sha256 {facts['sha256']}"
+            outcome = facts["outcome"]
+    return {"outcome": outcome, "success": result.success, "checks": checks, "assets": assets}
+
+
+def summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """What a run did, line by line: checks, then rows, bytes, seconds and URI of each asset."""
+    for check in report["checks"]:
+        mark = "ok   " if check["passed"] else "FAIL " if check["closed"] else "warn "
+        yield f"{mark} {check['asset']:<10} {check['check']:<24} {check['description']}"
+    for made in report["assets"]:
+        yield (
+            f"{made['asset']:<10} {made['rows']:>9,} rows {made['bytes']:>13,} bytes"
+            f" {made['seconds']:>7.2f} s  {made['uri']}"
+        )
+    if report["outcome"]:
+        yield f"{report['outcome']} {report['date']}, sha256 {report['assets'][-1]['sha256']}"
 
 
 def masked_rows(date: str, rows: int) -> Iterator[str]:

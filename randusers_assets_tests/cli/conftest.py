@@ -1,7 +1,7 @@
 """The command line as a person runs it: in a process, with an API and a bucket that answer."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from randusers_sandbox.api import ApiSimulator, generated_users
 from randusers_sandbox.s3 import LocalS3
 
 TODAY = datetime.now(UTC).date().isoformat()
+DAY_BEFORE = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """`randusers doctor`: what is set up, line by line, and how to fix what is not."""
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -17,8 +18,22 @@ from randusers_sandbox.api import ApiSimulator
 def test_doctor_shows_line_by_line_what_works(
     api: ApiSimulator, store: Store, tmp_path: Path
 ) -> None:
-    """With everything in place, four lines of `ok` and exit status 0."""
+    """With everything in place, four lines of `ok` and exit status 0; the same as JSON."""
     shutil.copy("dagster.yaml", tmp_path)
+    as_json = randusers("doctor", "--json", DAGSTER_HOME=str(tmp_path))
+    parts = {
+        "API": f"{api.url} declares 500 rows",
+        "credentials": "found by boto3 (env)",
+        "bucket": f"{store.uri(PROBE)} was written and read",
+        "instance": f"keeps its runs in {tmp_path}",
+    }
+    assert (as_json.returncode, json.loads(as_json.stdout)) == (
+        0,
+        {
+            "parts": [{"part": part, "ok": True, "text": text} for part, text in parts.items()],
+            "error": None,
+        },
+    )
     done = randusers("doctor", DAGSTER_HOME=str(tmp_path))
     assert done.returncode == 0
     assert done.stdout == (
@@ -36,7 +51,10 @@ def test_doctor_shows_how_to_fix_what_does_not_work(
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     done = randusers("doctor", RANDUSERS_BUCKET="")
-    assert done.returncode == 1
+    as_json = randusers("doctor", "--json", RANDUSERS_BUCKET="")
+    parts = {part["part"]: part["ok"] for part in json.loads(as_json.stdout)["parts"]}
+    assert (done.returncode, as_json.returncode) == (1, 1)
+    assert parts == {"API": True, "credentials": False, "bucket": False, "instance": False}
     assert done.stdout == (
         f"ok    API          {api.url} declares 500 rows\n"
         "FAIL  credentials  not found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and"

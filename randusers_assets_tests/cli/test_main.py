@@ -1,9 +1,12 @@
 """The command line: verification, and calls that are wrong."""
 
+import json
 import re
+from importlib.metadata import version
 
 import pytest
 
+from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets_tests.cli.conftest import TODAY
 from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers, run
 
@@ -18,6 +21,9 @@ def test_main_verifies_what_run_published() -> None:
     assert (verify.returncode, verify.stderr) == (0, "")
     rebuilt = r"^ok  rebuilt from s3://\S+, the CSV has the same SHA-256$"
     assert re.search(rebuilt, verify.stdout, re.MULTILINE)
+    as_json = randusers("verify", "--json")
+    proved = [line.removeprefix("ok  ") for line in verify.stdout.splitlines()]
+    assert json.loads(as_json.stdout) == {"date": TODAY, "proved": proved, "error": None}
     again = randusers("run")
     assert again.stdout.splitlines()[-1].startswith(f"unchanged {TODAY}, sha256 ")
 
@@ -26,17 +32,74 @@ def test_main_verifies_what_run_published() -> None:
     ("call", "status", "message"),
     [
         ("run --date 2026-11-50", 2, "'2026-11-50' is not a day such as 2026-11-23"),
+        ("run --head -3", 2, "argument --head: '-3' is not a count such as 3"),
+        ("run --head 1 --json", 2, "argument --json: not allowed with argument --head"),
         ("run --date 2026-10-05", 1, f"{OUTSIDE} to {TODAY} (RANDUSERS_START_DATE)."),
         ("sandbox", 1, "No command is given: randusers sandbox -- COMMAND."),
         ("sandbox no-such", 1, "The command no-such is not found: check its name and PATH."),
     ],
-    ids=["no date", "before the first partition", "no command", "unknown command"],
+    ids=[
+        "no date",
+        "no count",
+        "rows in JSON",
+        "before the first partition",
+        "no command",
+        "unknown command",
+    ],
 )
 def test_main_refuses_a_wrong_call(call: str, status: int, message: str) -> None:
     """A wrong call ends with one message: status 2 for what argparse refuses, else 1."""
     done = randusers(*call.split())
     assert done.returncode == status
     assert done.stderr.splitlines()[-1].endswith(f": {message}")
+
+
+@pytest.mark.usefixtures("api")
+def test_main_prints_json_of_what_cannot_be_verified(store: Store) -> None:
+    """The error is in the object, and a sentence on stderr; status 1."""
+    done = randusers("verify", "--json")
+    error = (
+        f"s3://{store.bucket}/_receipts/users_csv/latest.json does not exist: no day is published;"
+        " materialize users_csv first."
+    )
+    assert (done.returncode, done.stderr) == (1, f"randusers: {error}\n")
+    assert json.loads(done.stdout) == {"date": None, "proved": [], "error": error}
+
+
+@pytest.mark.parametrize(
+    ("command", "facts"),
+    [
+        ("run", {"date": TODAY, "outcome": None, "success": False, "checks": [], "assets": []}),
+        ("verify", {"date": None, "proved": []}),
+        ("doctor", {"parts": []}),
+    ],
+)
+def test_main_prints_json_of_a_command_that_could_not_start(
+    command: str, facts: dict[str, object]
+) -> None:
+    """With a wrong setting, the object has every key and the error."""
+    done = randusers(command, "--json", RANDUSERS_PAGE_SIZE="0")
+    error = (
+        "RANDUSERS_PAGE_SIZE is '0', not a count from 1: correct it in the environment or in .env."
+    )
+    assert (done.returncode, done.stderr) == (1, f"randusers: {error}\n")
+    assert json.loads(done.stdout) == {**facts, "error": error}
+
+
+@pytest.mark.parametrize("command", ["", "run ", "verify ", "doctor ", "sandbox "])
+def test_main_shows_two_examples_in_each_help(command: str) -> None:
+    """The help of a command ends in two calls of it."""
+    done = randusers(*f"{command}--help".split())
+    heading, *examples = done.stdout.splitlines()[-3:]
+    assert heading == "examples:"
+    call = f"  randusers {command}".rstrip()
+    assert [line.startswith(call) for line in examples] == [True, True]
+
+
+def test_main_shows_its_version() -> None:
+    """The version is that of the installed package."""
+    done = randusers("--version")
+    assert (done.returncode, done.stdout) == (0, f"{version('randusers-assets')}\n")
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "doctor"])

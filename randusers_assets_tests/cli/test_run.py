@@ -1,5 +1,7 @@
 """`randusers run`: real processes, a real API simulator, a real S3."""
 
+import hashlib
+import json
 import os
 import re
 import signal
@@ -11,18 +13,22 @@ import dagster as dg
 import msgspec
 import pytest
 
+from randusers_assets.checks import RAW_USERS_GATES, USERS_CSV_GATES, USERS_DF_GATES
 from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.publish.receipt import require_receipt
 from randusers_assets.pipeline.storage.paths import csv_path
 from randusers_assets.pipeline.storage.s3 import PROBE, Store
-from randusers_assets_tests.cli.conftest import TODAY
+from randusers_assets_tests.builders import bytes_of, users
+from randusers_assets_tests.cli.conftest import DAY_BEFORE, TODAY
 from randusers_assets_tests.patience import patience
-from randusers_assets_tests.pipeline.publish.bucket import state_of
+from randusers_assets_tests.pipeline.publish.bucket import publish_users, state_of
 from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers
 from randusers_sandbox.api import ApiSimulator, generated_users, users_from_json
 from randusers_sandbox.users import user
 
 pytestmark = pytest.mark.usefixtures("api")
 
+FIX = "fix them at the source, or set RANDUSERS_MAX_REJECTED_RATIO to at least"
 CREATE = "create the bucket, or correct RANDUSERS_BUCKET"
 CORRECT = "correct it in the environment or in .env"
 ALONE = "a bucket's name alone, without s3:// and /"
@@ -70,12 +76,72 @@ def test_run_behind_a_closed_gate_publishes_nothing(store: Store, tmp_path: Path
         run = randusers("run", RANDUSERS_API_URL=simulator.url)
     assert run.returncode == 1
     assert run.stderr.splitlines()[-1] == (
-        "randusers: 1 of 1 rows fail, first id 1, in email; fix them at the source, or set"
-        " RANDUSERS_MAX_REJECTED_RATIO to at least 1."
+        f"randusers: 1 of 1 rows fail, first id 1, in email; {FIX} 1."
     )
     assert "FAIL  users_df   emails_are_valid" in run.stdout
     assert "published" not in run.stdout
     assert store.head(csv_path(CONTRACT, TODAY)) is None
+
+
+def test_run_accepts_a_change_with_its_reason(store: Store, tmp_path: Path) -> None:
+    """Far fewer rows close the gate, whose message is the call that publishes them."""
+    publish_users(store, DAY_BEFORE, users(10))
+    with ApiSimulator(users_from_json([user(1)], tmp_path)) as simulator:
+        closed = randusers("run", RANDUSERS_API_URL=simulator.url)
+        accept = ("run", "--accept-change", "a region was closed")
+        run = randusers(*accept, RANDUSERS_API_URL=simulator.url, RANDUSERS_MAX_REJECTED_RATIO="1")
+    assert closed.returncode == 1
+    assert closed.stderr.splitlines()[-1] == (
+        f"randusers: Against {DAY_BEFORE}: 1 rows after 10 (bound: 20%). If the change is right,"
+        ' run once with `randusers run --accept-change "why"` or with the run config resources:'
+        ' {snapshot_gate: {config: {accept_change: "why"}}}.'
+    )
+    assert run.returncode == 0, run.stderr
+    receipt = require_receipt(store, CONTRACT, TODAY, run.stdout.split()[-1])
+    assert (receipt.accepted_change, receipt.max_rejected_ratio) == ("a region was closed", 1)
+
+
+def test_run_prints_json_of_what_it_did(store: Store) -> None:
+    """One object has the outcome, every check and the three objects; progress stays on stderr."""
+    run = randusers("run", "--json")
+    assert (run.returncode, run.stderr) == (0, "Fetched page 1 of 1.\n")
+    printed = json.loads(run.stdout)
+    checks, assets = printed.pop("checks"), printed.pop("assets")
+    assert printed == {"date": TODAY, "outcome": "published", "success": True, "error": None}
+    assert checks[0] == {
+        "asset": "raw_users",
+        "check": "is_complete",
+        "passed": True,
+        "severity": "ERROR",
+        "closed": False,
+        "description": "500 rows declared, 500 stored, 500 distinct keys.",
+    }
+    assert len(checks) == len(RAW_USERS_GATES | USERS_DF_GATES | USERS_CSV_GATES)
+    assert [made["asset"] for made in assets] == ["raw_users", "users_df", "users_csv"]
+    path = csv_path(CONTRACT, TODAY)
+    body = bytes_of(store.download(path, "")[0])
+    assert assets[2].pop("seconds") > 0
+    assert assets[2] == {
+        "asset": "users_csv",
+        "rows": 500,
+        "bytes": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "uri": store.uri(path),
+    }
+
+
+def test_run_behind_a_closed_gate_prints_json_and_its_error(tmp_path: Path) -> None:
+    """The object has what was done until then, and the sentence that ends stderr; status 1."""
+    bad = user(1).replace(b"@example.com", b"@@example.com")
+    with ApiSimulator(users_from_json([bad], tmp_path)) as simulator:
+        run = randusers("run", "--json", RANDUSERS_API_URL=simulator.url)
+    printed = json.loads(run.stdout)
+    error = f"1 of 1 rows fail, first id 1, in email; {FIX} 1."
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (1, f"randusers: {error}")
+    assert (printed["success"], printed["outcome"], printed["error"]) == (False, None, error)
+    (emails,) = [one for one in printed["checks"] if one["check"] == "emails_are_valid"]
+    assert (emails["passed"], emails["closed"], emails["description"]) == (False, True, error)
+    assert [made["asset"] for made in printed["assets"]] == ["raw_users", "users_df"]
 
 
 @pytest.mark.parametrize("page_size", [100, 5], ids=["threads", "workers"])

@@ -219,7 +219,10 @@ def _in_line(rows: int, nulls: Mapping[str, int], history: History, accepted: st
     sentence = f"In line with {history.date}." if history.date else "No earlier publication."
     if problems:
         config = 'resources: {snapshot_gate: {config: {accept_change: "why"}}}'
-        advice = f"If the change is right, run once with the run config {config}."
+        advice = (
+            'If the change is right, run once with `randusers run --accept-change "why"` or with'
+            f" the run config {config}."
+        )
         then = f"Accepted: {accepted}." if accepted else advice
         sentence = f"Against {history.date}: {'; '.join(problems)}. {then}"
     before = history.rows if history.date else None

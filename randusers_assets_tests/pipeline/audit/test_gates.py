@@ -258,8 +258,8 @@ def test_judge_compares_published_rows_with_published_rows() -> None:
 
     assert closed(judgement_of(some(90, 15), policy, history)) == {
         "is_in_line_with_history": f"Against {DAY_BEFORE}: 75 rows after 100 (bound: 20%)."
-        " If the change is right, run once with the run config"
-        ' resources: {snapshot_gate: {config: {accept_change: "why"}}}.'
+        ' If the change is right, run once with `randusers run --accept-change "why"` or with the'
+        ' run config resources: {snapshot_gate: {config: {accept_change: "why"}}}.'
     }
     assert closed(judgement_of(some(125, 20), policy, history)) == {}
 
