@@ -6,7 +6,7 @@ from functools import partial
 import dagster as dg
 
 from randusers_assets import metadata
-from randusers_assets.automation import daily, require_present
+from randusers_assets.automation import daily, is_present
 from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import RETRY_POLICY, dagster_failures
 from randusers_assets.pipeline.fetch.snapshot import log_every_tenth
@@ -40,12 +40,20 @@ def raw_users(
     random_users_api: RandomUsersApi,
     snapshot_store: SnapshotStore,
 ) -> RawUsers:
-    """One JSON line per user, as the API sent it on that UTC day; credentials dropped."""
+    """One JSON line per user, as the API sent it on that UTC day; credentials dropped.
+
+    A past day can't be fetched again: its stored raw snapshot is kept.
+    """
+    date = context.partition_key
     with dagster_failures(context):
-        require_present(context.partition_key, datetime.now(UTC))
         snapshot_store.store.check_access()  # fails on a wrong bucket before a long fetch
-        with metadata.record_seconds(context, "fetch"):
-            raw = random_users_api.fetch(snapshot_store.run, log_every_tenth(context.log.info))
+        if is_present(date, datetime.now(UTC)):
+            with metadata.record_seconds(context, "fetch"):
+                raw = random_users_api.fetch(snapshot_store.run, log_every_tenth(context.log.info))
+        else:
+            raw = snapshot_store.run.keep_raw(date)
+            context.log.info("Kept the raw snapshot, fetched at %s.", raw.facts.fetched_at)
+            context.add_output_metadata(metadata.kept_metadata(raw.facts))
     context.add_output_metadata(metadata.fetch_metadata(raw.facts))
     return raw
 

@@ -16,14 +16,18 @@ daily = dg.DailyPartitionsDefinition(
 GRACE = timedelta(hours=1)
 
 
-def require_present(date: str, now: datetime) -> None:
-    """Raise SnapshotError unless `date` is the current UTC day."""
+def is_present(date: str, now: datetime) -> bool:
+    """Whether the API still serves the data of `date`, a UTC day."""
     day = datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
-    if not day <= now < day + timedelta(days=1) + GRACE:
+    return day <= now < day + timedelta(days=1) + GRACE
+
+
+def require_partition(date: str) -> None:
+    """Raise SnapshotError unless `date` is a partition."""
+    if not daily.has_partition_key(date):
         raise SnapshotError(
-            f"raw_users of {date} cannot be fetched: the API serves only current data. Materialize"
-            " users_df and users_csv of that day from its stored raw snapshot, or today's"
-            " partition."
+            f"{date} is no partition: they run from {daily.get_first_partition_key()} to"
+            f" {daily.get_last_partition_key()} (RANDUSERS_START_DATE)."
         )
 
 

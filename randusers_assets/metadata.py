@@ -99,6 +99,11 @@ def fetch_metadata(facts: FetchFacts) -> dict[str, Any]:
     return {"source": source, "bytes_fetched": shown.pop("bytes"), **shown}
 
 
+def kept_metadata(facts: FetchFacts) -> dict[str, Any]:
+    """That a raw snapshot was not fetched by this run."""
+    return {"kept": f"fetched at {facts.fetched_at}"}
+
+
 def object_metadata(uri: str, rows: int, size: int, sha256: str, etag: str) -> dict[str, Any]:
     """A stored object."""
     shown = {"dagster/uri": uri, "dagster/row_count": rows, "bytes": size, "sha256": sha256}

@@ -1,6 +1,6 @@
 """The three assets and their checks in Dagster's own runs, on real servers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,25 +8,30 @@ from typing import Any
 import dagster as dg
 import msgspec
 import pytest
+from dagster_aws.s3 import S3Resource
 
 from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import failure_message, gate_failed, root_cause
-from randusers_assets.pipeline.publish.objects import save
+from randusers_assets.pipeline.publish.objects import load_csv, save
 from randusers_assets.pipeline.publish.receipt import Receipt, require_receipt
+from randusers_assets.pipeline.publish.verify import verify
 from randusers_assets.pipeline.storage.paths import csv_path
-from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.s3 import PROBE, Store
 from randusers_assets.resources import SnapshotStore
 from randusers_assets_tests.builders import User, csv_of, frames_of, raw_users_of, user, users
+from randusers_assets_tests.pipeline.publish import bucket
 from randusers_assets_tests.pipeline.publish.bucket import publish_csv
+from randusers_assets_tests.pipeline.storage.s3_proxy import Request, s3_proxy
 from randusers_assets_tests.project import definitions_on
 from randusers_sandbox.api import ApiSimulator, users_from_json
+from randusers_sandbox.s3 import LocalS3
 
 # Dagster itself, as it initializes a resource that depends on another.
 pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:DeprecationWarning")
 
 # A run that starts before midnight may still fetch in the hour after it.
 TODAY = datetime.now(UTC).date().isoformat()
-YESTERDAY = (datetime.now(UTC).date() - timedelta(days=1)).isoformat()
+YESTERDAY, PAST = ((datetime.now(UTC).date() - timedelta(days=ago)).isoformat() for ago in (1, 2))
 USERS_CSV = [dg.AssetKey("users_csv")]
 BAD = {"email": "somebody@nowhere"}
 TWO_BAD = [user(1, **BAD), user(2, dob_age="four"), *users(10)[2:]]
@@ -187,11 +192,86 @@ def test_materializations_show_facts_charts_and_what_changed(
 def test_raw_users_fail_before_the_fetch_where_it_would_be_in_vain(
     snapshot_store: SnapshotStore, tmp_path: Path
 ) -> None:
-    """Another day than today's, and a bucket that is not there, end the run without a request."""
+    """A bucket that is not there ends the run without a request."""
     missing = SnapshotStore(s3_resource=snapshot_store.s3_resource, bucket="not-there")
     with api_of(users(10), tmp_path) as api:
-        assert message_of(run_job(snapshot_store, api, date=YESTERDAY)).startswith(
-            f"raw_users of {YESTERDAY} cannot be fetched: the API serves only current data."
-        )
         assert message_of(run_job(missing, api)).startswith("s3://not-there does not exist at ")
         assert api.requests == 0
+
+
+def test_raw_users_of_a_past_day_keep_what_is_stored(
+    snapshot_store: SnapshotStore, s3_server: LocalS3, tmp_path: Path
+) -> None:
+    """The materialization shows the stored object; no request is sent and nothing is written."""
+    store, raw = snapshot_store.store, raw_users_of(users(10))
+    path, stored = save(store, PAST, raw)
+    written: list[str] = []
+
+    def note_writes(request: Request) -> None:
+        if request.method not in ("GET", "HEAD"):
+            written.append(request.path)
+
+    with (
+        s3_proxy(s3_server.endpoint_url, note_writes) as url,
+        api_of(users(11), tmp_path) as api,
+    ):
+        s3 = S3Resource(endpoint_url=url)
+        noted = SnapshotStore(s3_resource=s3, bucket=store.bucket)
+        result = run_job(noted, api, assets=[dg.AssetKey("raw_users")], date=PAST)
+        assert (message_of(result), api.requests) == ("", 0)
+    assert written == [f"/{store.bucket}/{PROBE}"]
+    facts = msgspec.to_builtins(raw.facts)
+    facts |= {"source": facts.pop("url"), "bytes_fetched": facts.pop("bytes")}
+    (made,) = result.asset_materializations_for_node("raw_users")
+    shown = {name: value.value for name, value in made.metadata.items()}
+    assert isinstance(shown.pop("store_seconds"), float)
+    assert shown == {
+        "dagster/uri": store.uri(path),
+        "dagster/row_count": 10,
+        "bytes": raw.file.size,
+        "sha256": raw.file.sha256,
+        "etag": stored.etag.strip('"'),
+        "kept": "fetched at 2026-11-23T06:00:00+00:00",
+        **facts,
+    }
+
+
+def test_job_of_a_past_day_publishes_it_from_its_raw_snapshot(
+    snapshot_store: SnapshotStore, tmp_path: Path
+) -> None:
+    """All assets and checks succeed, as in a backfill, and the bucket proves the day."""
+    store = snapshot_store.store
+    save(store, PAST, raw_users_of(users(10)))
+    with api_of(users(11), tmp_path) as api:
+        result = run_job(snapshot_store, api, date=PAST)
+        assert (message_of(result), api.requests) == ("", 0)
+    assert len(result.get_asset_check_evaluations()) == 13
+    assert len(list(verify(store, CONTRACT, PAST))) == 4
+    assert load_csv(store, CONTRACT, PAST)["id"].tolist() == list(range(1, 11))
+
+
+@pytest.mark.parametrize("damage", [None, bucket.delete, bucket.overwrite])
+def test_raw_users_of_a_past_day_that_cannot_be_loaded_are_refused(
+    snapshot_store: SnapshotStore,
+    tmp_path: Path,
+    damage: Callable[[Store, str], None] | None,
+) -> None:
+    """The one sentence names the object, the day and what can be done; other days stay."""
+    store, at = snapshot_store.store, f"_current/raw_users/dt={PAST}.json"
+    save(store, YESTERDAY, raw_users_of(users(10)))
+    if damage:
+        at, _ = save(store, PAST, raw_users_of(users(9)))
+        damage(store, at)
+    store.check_access()
+    before = bucket.state_of(store)
+    with api_of(users(10), tmp_path) as api:
+        message = message_of(run_job(snapshot_store, api, date=PAST))
+        assert api.requests == 0
+    altered = "is not as it was written (its SHA-256 differs)"
+    problem = altered if damage is bucket.overwrite else "does not exist"
+    assert message == (
+        f"{store.uri(at)} {problem}: raw_users of {PAST} cannot be fetched, because the API serves"
+        f" only current data; restore its raw snapshot and run `randusers rebuild --from {PAST}`,"
+        " or materialize today's partition."
+    )
+    assert bucket.state_of(store) == before

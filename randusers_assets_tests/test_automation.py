@@ -5,29 +5,25 @@ from datetime import datetime
 import dagster as dg
 import pytest
 
-from randusers_assets.automation import daily, require_present, users_snapshot_schedule
+from randusers_assets.automation import daily, is_present, users_snapshot_schedule
 from randusers_assets.definitions import defs
-from randusers_assets.pipeline.errors import SnapshotError
 
 SIX = datetime.fromisoformat("2026-11-23T06:00:00+00:00")
 
 
-@pytest.mark.parametrize("now", ["23T00:00:00", "23T23:59:59", "24T00:59:59"])
-def test_require_present_allows_the_day_and_an_hour_after_it(now: str) -> None:
+@pytest.mark.parametrize(
+    ("now", "present"),
+    [
+        ("22T23:59:59", False),
+        ("23T00:00:00", True),
+        ("23T23:59:59", True),
+        ("24T00:59:59", True),
+        ("24T01:00:00", False),
+    ],
+)
+def test_day_is_present_until_an_hour_after_it(now: str, *, present: bool) -> None:
     """A day may be fetched from its midnight until an hour after its end."""
-    require_present("2026-11-23", datetime.fromisoformat(f"2026-11-{now}+00:00"))
-
-
-@pytest.mark.parametrize("now", ["22T23:59:59", "24T01:00:00"])
-def test_require_present_refuses_another_day(now: str) -> None:
-    """The API serves only current data, and the message says what can be done instead."""
-    with pytest.raises(SnapshotError) as raised:
-        require_present("2026-11-23", datetime.fromisoformat(f"2026-11-{now}+00:00"))
-    assert str(raised.value) == (
-        "raw_users of 2026-11-23 cannot be fetched: the API serves only current data. Materialize"
-        " users_df and users_csv of that day from its stored raw snapshot, or today's partition."
-    )
-    assert raised.value.retryable is False
+    assert is_present("2026-11-23", datetime.fromisoformat(f"2026-11-{now}+00:00")) is present
 
 
 def test_daily_partitions_include_the_current_day() -> None:

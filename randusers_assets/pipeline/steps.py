@@ -83,9 +83,22 @@ class SnapshotRun:
 
     def save(self, date: str, snapshot: RawUsers | UserFrames) -> tuple[str, Stored]:
         """Store a raw snapshot or flat rows, and keep them for the next step."""
+        what = "raw" if isinstance(snapshot, RawUsers) else "frames"
+        if self._kept.get(what) == (date, snapshot):  # what is stored already
+            return objects.keep(self.store, date, snapshot)
         saved = objects.save(self.store, date, snapshot)
-        self._kept["raw" if isinstance(snapshot, RawUsers) else "frames"] = (date, snapshot)
+        self._kept[what] = (date, snapshot)
         return saved
+
+    def keep_raw(self, date: str) -> RawUsers:
+        """The stored raw snapshot of a past day; SnapshotError if it cannot be loaded."""
+        raw, name = objects.load_raw, self.contract.name
+        advice = (
+            f"raw_{name} of {date} cannot be fetched, because the API serves only current data;"
+            f" restore its raw snapshot and run `randusers rebuild --from {date}`, or materialize"
+            " today's partition"
+        )
+        return self._once("raw", date, lambda: raw(self.store, self.contract, date, advice))
 
     def load_raw(self, date: str) -> RawUsers:
         """The raw snapshot that this run stored for a day, else the day's current one."""

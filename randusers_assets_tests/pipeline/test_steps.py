@@ -129,6 +129,30 @@ def test_run_goes_on_with_the_snapshot_that_it_saved(
     )
 
 
+@pytest.mark.parametrize("snapshot_of", [raw_users_of, frames_of])
+def test_run_saves_a_snapshot_once(
+    run: SnapshotRun, snapshot_of: Callable[[list[User]], RawUsers | UserFrames]
+) -> None:
+    """Saving it again gives the stored object, and leaves the pointer to what others stored."""
+    kept = snapshot_of(users(3))
+    path, _ = run.save(DAY, kept)
+    objects.save(run.store, DAY, snapshot_of(users(4)))
+    before = bucket.state_of(run.store)
+    assert run.save(DAY, kept) == (path, run.store.head(path))
+    assert bucket.state_of(run.store) == before
+
+
+def test_run_keeps_the_raw_snapshot_of_a_past_day(store: Store, run: SnapshotRun) -> None:
+    """It is the day's current one, and what the next steps get; saving it writes nothing."""
+    path, _ = objects.save(store, DAY, raw_users_of(users(3)))
+    before = bucket.state_of(store)
+    raw = run.keep_raw(DAY)
+    assert run.load_raw(DAY) is raw
+    assert run.save(DAY, raw) == (path, store.head(path))
+    assert bucket.state_of(store) == before
+    assert run.load_frames(DAY).facts.flat_rows == 3
+
+
 def test_later_run_derives_what_it_publishes_from_the_raw_snapshot(store: Store) -> None:
     """A Parquet with a changed cell under digests that fit is neither audited nor published."""
     run, raw = SnapshotRun(store, CONTRACT), raw_users_of(users(3))
