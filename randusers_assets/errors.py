@@ -74,6 +74,13 @@ def root_cause(error: "SerializableErrorInfo") -> "SerializableErrorInfo":
     return error
 
 
+def was_interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether somebody stopped a run."""
+    errors = (e.step_failure_data.error for e in result.all_events if e.is_step_failure)
+    names = (Interrupted.__name__, dg.DagsterExecutionInterruptedError.__name__)
+    return any(error and root_cause(error).cls_name in names for error in errors)
+
+
 def failure_message(cause: "SerializableErrorInfo") -> str:
     """The sentence of a `dagster.Failure` or an interruption; else the class and message."""
     if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:

@@ -1,4 +1,4 @@
-"""`randusers run | verify | doctor | sandbox`."""
+"""`randusers run | verify | list | rebuild | doctor | sandbox`."""
 
 import argparse
 import atexit
@@ -53,12 +53,28 @@ def main() -> int:
     which.add_argument("--date", type=_day, help="the day to prove")
     which.add_argument("--latest", action="store_true", help="the last published day (default)")
 
+    listing = commands.add_parser(
+        "list",
+        help="list the published days, newest first",
+        **_examples("randusers list", "randusers list --json"),
+    )
+    rebuild = commands.add_parser(
+        "rebuild",
+        help="publish days again from their raw snapshots",
+        **_examples(
+            "randusers rebuild --from 2026-11-23",
+            "randusers rebuild --from 2026-11-20 --to 2026-11-23",
+        ),
+    )
+    rebuild.add_argument("--from", type=_day, required=True, dest="first", metavar="DAY")
+    rebuild.add_argument("--to", type=_day, dest="last", metavar="DAY", help="default: --from")
+
     doctor = commands.add_parser(
         "doctor",
         help="check the setup, and say how to fix it",
         **_examples("randusers doctor", "randusers doctor --json"),
     )
-    for command in (shown, verify, doctor):
+    for command in (shown, verify, listing, rebuild, doctor):
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
 
     sandbox = commands.add_parser(
@@ -108,6 +124,7 @@ def _run_command(given: argparse.Namespace, report: dict[str, Any]) -> int:
     atexit.register(gc.freeze)
     try:
         from randusers_assets.cli.doctor import doctor
+        from randusers_assets.cli.past import list_days, rebuild
         from randusers_assets.cli.run import run, verify_and_show
 
         gc.freeze()
@@ -119,6 +136,10 @@ def _run_command(given: argparse.Namespace, report: dict[str, Any]) -> int:
                     return run(given.date, given.head, given.accept_change, report, show)
                 case "verify":
                     return verify_and_show(given.date, report, show)
+                case "list":
+                    return list_days(report, show)
+                case "rebuild":
+                    return rebuild(given.first, given.last or given.first, report, show)
                 case _:
                     return doctor(report, show)
     except dg.DagsterInvalidDefinitionError as error:
@@ -133,6 +154,8 @@ def _empty_report(given: argparse.Namespace) -> dict[str, Any]:
             return {**facts, "checks": [], "assets": [], "error": None}
         case "verify":
             return {"date": given.date, "proved": [], "error": None}
+        case "list" | "rebuild":
+            return {"days": [], "error": None}
         case _:
             return {"parts": [], "error": None}
 

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 from tqdm import tqdm
 
-from randusers_assets.automation import daily
+from randusers_assets.automation import require_partition
 from randusers_assets.cli.instance import open_instance
 from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import defs, random_users_api, snapshot_store
@@ -69,21 +69,23 @@ def verify_and_show(date: str | None, report: dict[str, Any], show: Callable[[st
     return 0
 
 
-def run_job(date: str, accept_change: str = "") -> dg.ExecuteInProcessResult:
-    """Run `users_snapshot_job` for a day on the configured instance (`DAGSTER_HOME`)."""
-    if not daily.has_partition_key(date):
-        raise SnapshotError(
-            f"{date} is no partition: they run from {daily.get_first_partition_key()} to"
-            f" {daily.get_last_partition_key()} (RANDUSERS_START_DATE)."
-        )
+def run_job(date: str, *assets: str, accept_change: str = "") -> dg.ExecuteInProcessResult:
+    """Run `users_snapshot_job` for a day on the configured instance (`DAGSTER_HOME`).
+
+    All its assets are materialized, or only those that are named.
+    """
+    require_partition(date)
     gate = {"snapshot_gate": {"config": {"accept_change": accept_change}}}
+    # Dagster takes no resource in place of another where only some assets are selected.
+    api = _ShowingPages(**random_users_api.model_dump())
     with open_instance() as instance:
         return defs.resolve_job_def("users_snapshot_job").execute_in_process(
             instance=instance,
             partition_key=date,
+            asset_selection=[dg.AssetKey(name) for name in assets] or None,
             run_config={**_QUIET, "resources": gate},
             raise_on_error=False,
-            resources={"random_users_api": _ShowingPages(**random_users_api.model_dump())},
+            resources={} if assets else {"random_users_api": api},
         )
 
 

@@ -20,6 +20,7 @@ from randusers_assets.pipeline.storage.paths import (
     version_1_paths,
 )
 from randusers_assets.pipeline.storage.s3 import Store, Stored
+from randusers_assets.pipeline.storage.s3_errors import Denied
 
 T = TypeVar("T")
 
@@ -135,6 +136,12 @@ def require_receipt(store: Store, contract: Contract, date: str, csv_sha256: str
     return receipt
 
 
+def _receipt_of(store: Store, contract: Contract, date: str, csv: Stored) -> Receipt:
+    if not csv.sha256:
+        raise store.altered(csv_path(contract, date), _RESTORE)
+    return require_receipt(store, contract, date, csv.sha256)
+
+
 def read_latest(store: Store, contract: Contract) -> tuple[Latest, Stored] | None:
     """The pointer to the last published day; None if there is none."""
     path = latest_path(contract)
@@ -168,9 +175,7 @@ def find_history(store: Store, contract: Contract, date: str, csv_sha256: str) -
     days = [(day - timedelta(days=ago)).isoformat() for ago in range(1, HISTORY_DAYS + 1)]
     for before, csv in find_published(store, contract, days):
         try:
-            if not csv.sha256:
-                raise store.altered(csv_path(contract, before), _RESTORE)
-            receipt = require_receipt(store, contract, before, csv.sha256)
+            receipt = _receipt_of(store, contract, before, csv)
         except Altered as error:
             raise SnapshotError(f"{date} cannot be compared with {before}: {error}") from error
         nulls = {column.name: column.nulls for column in receipt.columns}
@@ -192,6 +197,27 @@ def find_published(
             for date, found in zip(some, pool.map(csv, some), strict=True):
                 if found:
                     yield date, found
+
+
+def read_published(
+    store: Store, contract: Contract, dates: Sequence[str]
+) -> Iterator[tuple[str, Receipt | Altered | Denied]]:
+    """Yield each of the days that is published, with its receipt, or why that cannot be read.
+
+    Denied is also what a day gives that may not be published.
+    """
+
+    def read(date: str) -> Receipt | Altered | Denied | None:
+        try:
+            csv = store.head(csv_path(contract, date))
+            return _receipt_of(store, contract, date, csv) if csv else None
+        except (Altered, Denied) as error:
+            return error
+
+    with ThreadPoolExecutor(HISTORY_REQUESTS) as pool:
+        for date, found in zip(dates, pool.map(read, dates), strict=True):
+            if found:
+                yield date, found
 
 
 def last_published(store: Store, contract: Contract, date: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.audit.gates import History
 from randusers_assets.pipeline.publish import receipt as receipts
-from randusers_assets.pipeline.storage.paths import version_1_paths
+from randusers_assets.pipeline.storage.paths import csv_path, version_1_paths
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets_tests.builders import csv_of, users
 from randusers_assets_tests.pipeline.publish import bucket
@@ -148,6 +148,22 @@ def test_day_whose_receipt_is_lost_can_be_published_again(published: Store) -> N
         damage(published, bucket.receipt_key(published))
         assert bucket.publish_csv(published, DAY, csv).outcome == "unchanged"
         assert bucket.receipt_of(published).counts.published == 3
+
+
+def test_published_days_are_read_with_their_receipts(published: Store) -> None:
+    """In the order asked for; what cannot be read is told in the receipt's place."""
+    days = (AFTER_LAST, LAST, DAY_AFTER, DAY, DAY_BEFORE)
+    key = bucket.receipt_key(published, DAY)
+    bucket.delete(published, key)
+    bucket.overwrite(published, csv_path(CONTRACT, DAY_BEFORE), keeps_metadata=False)
+    (last, receipt), *others = receipts.read_published(published, CONTRACT, days)
+    assert (last, receipt) == (LAST, bucket.receipt_of(published, LAST))
+    csv, altered = (published.uri(csv_path(CONTRACT, day)) for day in (DAY, DAY_BEFORE))
+    no_receipt = f"{csv} has no receipt: {published.uri(key)} does not exist;"
+    assert [(day, str(error)) for day, error in others] == [
+        (DAY, f"{no_receipt} materialize users_csv for {DAY}."),
+        (DAY_BEFORE, f"{altered} is not as it was written (its SHA-256 differs): {RESTORE}"),
+    ]
 
 
 def test_receipt_of_version_1_is_read_by_the_digest_of_its_csv(published: Store) -> None:

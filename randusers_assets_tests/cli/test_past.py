@@ -1,0 +1,212 @@
+"""`randusers list` and `rebuild`: past days, in processes, from the bucket."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.publish.objects import load_csv, save
+from randusers_assets.pipeline.publish.verify import verify
+from randusers_assets.pipeline.storage.paths import csv_path, raw_pointer_path
+from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets_tests.builders import raw_users_of, users
+from randusers_assets_tests.cli.conftest import TODAY
+from randusers_assets_tests.patience import patience
+from randusers_assets_tests.pipeline.publish import bucket
+from randusers_assets_tests.pipeline.publish.test_access import DENIED, refuse_to_tell
+from randusers_assets_tests.pipeline.storage.s3_proxy import Fault, Request, s3_proxy
+from randusers_assets_tests.sandbox.processes import RANDUSERS, randusers
+from randusers_sandbox.api import ApiSimulator
+from randusers_sandbox.s3 import LocalS3
+
+pytestmark = pytest.mark.usefixtures("api")
+
+# From the oldest to yesterday, which may still be fetched for an hour.
+FIRST, SECOND, THIRD, YESTERDAY = (
+    (datetime.now(UTC).date() - timedelta(days=ago)).isoformat() for ago in (4, 3, 2, 1)
+)
+EXCHANGED = f"--from {THIRD} is after --to {FIRST}: exchange them."
+PARTITIONS = f"they run from {FIRST} to {TODAY} (RANDUSERS_START_DATE)."
+NO_PARTITION = f"2999-01-01 is no partition: {PARTITIONS}"
+INTERRUPTED = (
+    f"randusers: The run was interrupted before it published {SECOND}: the CSV that is published"
+    " and its receipt stay as they were.\n"
+)
+LINE = r" +{} rows +[\d,]+ bytes  sha256 {}  \d{{4}}-\S+\+00:00  run {}"
+
+
+@pytest.fixture(autouse=True)
+def five_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The days from FIRST to today."""
+    monkeypatch.setenv("RANDUSERS_START_DATE", FIRST)
+
+
+def refusal(store: Store, date: str) -> str:
+    """What is said of a past day without a raw snapshot."""
+    return (
+        f"{store.uri(raw_pointer_path(CONTRACT, date))} does not exist: raw_users of {date} cannot"
+        " be fetched, because the API serves only current data; restore its raw snapshot and run"
+        f" `randusers rebuild --from {date}`, or materialize today's partition."
+    )
+
+
+def shown_of(store: Store, date: str) -> dict[str, Any]:
+    """What both commands show of a published day."""
+    receipt = bucket.receipt_of(store, date)
+    return {
+        "date": date,
+        "rows": receipt.counts.published,
+        "bytes": receipt.csv.bytes,
+        "sha256": receipt.csv.sha256,
+        "published_at": receipt.published_at,
+        "run_id": receipt.run_id,
+    }
+
+
+def test_rebuild_publishes_each_day_from_its_raw_snapshot(store: Store, api: ApiSimulator) -> None:
+    """One line a day; one that fails does not stop the next; the API gets no request."""
+    for date, count in ((FIRST, 10), (THIRD, 11)):
+        save(store, date, raw_users_of(users(count)))
+    done = randusers("rebuild", "--from", FIRST, "--to", THIRD)
+    failure = "randusers: 1 of 3 days failed.\n"
+    assert (done.returncode, done.stderr, api.requests) == (1, failure, 0)
+    first, failed, third = done.stdout.splitlines()
+    for line, date, count in ((first, FIRST, 10), (third, THIRD, 11)):
+        digest = bucket.csv_sha256(store, date)[:12]
+        shown = LINE.format(count, digest, bucket.receipt_of(store, date).run_id)
+        assert re.fullmatch(f"published  {date}{shown}", line)
+        assert len(list(verify(store, CONTRACT, date))) == 4
+    assert failed == f"FAIL  {SECOND}  {refusal(store, SECOND)}"
+    again = randusers("rebuild", "--from", FIRST)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == first.replace("published", "unchanged") + "\n"
+
+
+def test_rebuild_of_today_does_not_fetch(store: Store, api: ApiSimulator) -> None:
+    """The day that the API still serves is made of its raw snapshot as well."""
+    missing = randusers("rebuild", "--from", TODAY)
+    uri = store.uri(raw_pointer_path(CONTRACT, TODAY))
+    problem = f"FAIL  {TODAY}  {uri} does not exist: materialize raw_users for {TODAY}.\n"
+    assert (missing.returncode, missing.stdout) == (1, problem)
+    save(store, TODAY, raw_users_of(users(10)))
+    assert randusers("rebuild", "--from", TODAY).returncode == 0
+    assert (len(load_csv(store, CONTRACT, TODAY)), api.requests) == (10, 0)
+
+
+def test_rebuild_prints_one_json_object(store: Store) -> None:
+    """Each day with its publication, or with the sentence that stderr has as well."""
+    save(store, FIRST, raw_users_of(users(10)))
+    done = randusers("rebuild", "--from", FIRST, "--to", SECOND, "--json")
+    error = refusal(store, SECOND)
+    failure = "1 of 2 days failed."
+    days = [
+        {"outcome": "published", **shown_of(store, FIRST)},
+        {"date": SECOND, "error": error},
+    ]
+    assert json.loads(done.stdout) == {"days": days, "error": failure}
+    assert (done.returncode, done.stderr) == (1, f"randusers: {failure}\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "message"),
+    [
+        (f"--from {THIRD} --to {FIRST}", 1, EXCHANGED),
+        (f"--from {FIRST} --to 2999-01-01", 1, NO_PARTITION),
+        (f"--to {FIRST}", 2, "the following arguments are required: --from"),
+    ],
+    ids=["exchanged", "no partition", "no first day"],
+)
+def test_rebuild_refuses_a_wrong_range(store: Store, call: str, status: int, message: str) -> None:
+    """One sentence, before any day is rebuilt."""
+    save(store, FIRST, raw_users_of(users(10)))
+    done = randusers("rebuild", *call.split())
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.splitlines()[-1].endswith(f": {message}")
+    assert store.head(csv_path(CONTRACT, FIRST)) is None
+
+
+def test_rebuild_that_is_interrupted_begins_no_other_day(store: Store, s3_server: LocalS3) -> None:
+    """Ctrl-C ends the command with what is true of the bucket; the days done are in the array."""
+    for date in (FIRST, SECOND, THIRD):
+        save(store, date, raw_users_of(users(10)))
+    runs: list[subprocess.Popen[str]] = []
+
+    def stop(request: Request) -> Fault | None:
+        if request.method != "PUT" or not request.path.endswith(csv_path(CONTRACT, SECOND)):
+            return None
+        return Fault(before=lambda: runs[0].send_signal(signal.SIGINT), lose="request")
+
+    with s3_proxy(s3_server.endpoint_url, stop) as url:
+        runs.append(
+            subprocess.Popen(  # noqa: S603  # this project's own command line
+                [*RANDUSERS, "rebuild", "--from", FIRST, "--to", THIRD, "--json"],
+                env=os.environ | {"AWS_ENDPOINT_URL_S3": url},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        with runs[0] as run:
+            stdout, stderr = run.communicate(timeout=patience(120))
+    assert (run.returncode, stderr) == (1, INTERRUPTED)
+    report = json.loads(stdout)
+    assert [day["date"] for day in report["days"]] == [FIRST]
+    assert f"randusers: {report['error']}\n" == INTERRUPTED
+    assert store.head(csv_path(CONTRACT, THIRD)) is None
+
+
+def test_list_shows_the_published_days_newest_first(store: Store) -> None:
+    """Rows, bytes, digest, time and run of each; nothing of a day that is not published."""
+    nothing = randusers("list")
+    sentence = f"No day since {FIRST} is published at s3://{store.bucket}/.\n"
+    assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", sentence)
+    for date, count in ((YESTERDAY, 11), (FIRST, 10)):
+        bucket.publish_users(store, date, users(count))
+    listed = randusers("list")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    lines = listed.stdout.splitlines()
+    for line, date, count in zip(lines, (YESTERDAY, FIRST), (11, 10), strict=True):
+        digest = bucket.csv_sha256(store, date)[:12]
+        assert re.fullmatch(f"{date}{LINE.format(count, digest, 'run')}", line)
+    as_json = randusers("list", "--json")
+    days = [shown_of(store, date) for date in (YESTERDAY, FIRST)]
+    assert json.loads(as_json.stdout) == {"days": days, "error": None}
+    assert (as_json.returncode, as_json.stderr) == (0, "")
+
+
+def test_list_names_a_csv_without_a_receipt(store: Store) -> None:
+    """It is a line among the others, and the status is 1."""
+    for date in (FIRST, THIRD):
+        bucket.publish_users(store, date, users(10))
+    key = bucket.receipt_key(store, THIRD)
+    bucket.delete(store, key)
+    listed = randusers("list")
+    uris = store.uri(csv_path(CONTRACT, THIRD)), store.uri(key)
+    error = "{} has no receipt: {} does not exist; materialize users_csv for {}.".format(
+        *uris, THIRD
+    )
+    named, other = listed.stdout.splitlines()
+    assert (listed.returncode, named) == (1, f"FAIL  {THIRD}  {error}")
+    assert other.startswith(f"{FIRST} ")
+    as_json = randusers("list", "--json")
+    expected = [{"date": THIRD, "error": error}, shown_of(store, FIRST)]
+    assert (as_json.returncode, json.loads(as_json.stdout)["days"]) == (1, expected)
+
+
+def test_list_without_list_bucket_says_that_it_cannot_tell(
+    store: Store, s3_server: LocalS3
+) -> None:
+    """The published days, and the sentence of a day that is not there or may not be read."""
+    bucket.publish_users(store, THIRD, users(10))
+    with s3_proxy(s3_server.endpoint_url, refuse_to_tell) as url:
+        listed = randusers("list", AWS_ENDPOINT_URL_S3=url)
+    (line,) = listed.stdout.splitlines()
+    assert line.startswith(f"{THIRD} ")
+    problem = f"randusers: {store.uri(csv_path(CONTRACT, TODAY))}: {DENIED}\n"
+    assert (listed.returncode, listed.stderr) == (1, problem)
