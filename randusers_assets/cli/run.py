@@ -49,7 +49,7 @@ def run(
     show: Callable[[str], object],
 ) -> int:
     """Run the job for a day; report and show what it did, show so many of its rows, masked."""
-    result = run_job(date, accept_change)
+    result = run_job(date, accept_change=accept_change)
     report |= describe(result)
     for line in summary(report):
         show(line)
