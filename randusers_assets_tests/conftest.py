@@ -80,10 +80,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture(scope="session")
 def real_users() -> list[dict[str, Any]]:
-    """The API's own users, from the JSON array that RANDUSERS_REAL_USERS names; else a skip."""
-    beside = Path(__file__).parents[2] / "shared" / "data" / "randomusers.json"
-    path = Path(os.environ.get("RANDUSERS_REAL_USERS") or beside)
-    if not path.is_file():
-        pytest.skip("no file of the API's own users: point RANDUSERS_REAL_USERS to one")
+    """20 users as the API sends them, with made-up values, or those in RANDUSERS_REAL_USERS."""
+    sample = Path(__file__).parent / "data" / "users.json"
+    path = Path(os.environ.get("RANDUSERS_REAL_USERS") or sample)
     users: list[dict[str, Any]] = json.loads(path.read_bytes())
     return users

@@ -42,6 +42,12 @@ def test_users_have_the_keys_of_the_api_in_its_order(users: list[dict[str, Any]]
     assert {json.dumps(_shape(one), separators=(",", ":")) for one in users} == {SHAPE}
 
 
+def test_real_users_have_the_keys_of_the_api_in_its_order(real_users: list[dict[str, Any]]) -> None:
+    """The sample of the API's users has its shape, with postcodes of both types."""
+    assert {json.dumps(_shape(one), separators=(",", ":")) for one in real_users} == {SHAPE}
+    assert {type(one["location"]["postcode"]) for one in real_users} == {int, str}
+
+
 def test_users_are_compact_utf8_json(users: list[dict[str, Any]]) -> None:
     """A user is formatted as by JavaScript's JSON.stringify: no spaces, no escaped letters."""
     for one in users:
