@@ -34,8 +34,6 @@ def require_partition(date: str) -> None:
 users_snapshot_job = dg.define_asset_job(
     "users_snapshot_job",
     selection=["raw_users", "users_df", "users_csv"],
-    # One process: the multiprocess executor imports everything again for each step.
-    executor_def=dg.in_process_executor,
     description="Fetch the API's users, flatten them, and publish the CSV if every gate is open.",
 )
 

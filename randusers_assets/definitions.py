@@ -33,6 +33,8 @@ defs = dg.Definitions(
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],
     sensors=[users_snapshot_failure_alert, users_snapshot_recovery_alert],
+    # One process: the multiprocess executor imports everything again for each step.
+    executor=dg.in_process_executor,
     resources={
         "random_users_api": random_users_api,
         "snapshot_store": snapshot_store,

@@ -13,6 +13,7 @@ def definitions_on(store: SnapshotStore, url: str = "http://127.0.0.1:9") -> dg.
         assets=defs.assets,
         asset_checks=defs.asset_checks,
         jobs=defs.jobs,
+        executor=defs.executor,
         resources={
             "random_users_api": RandomUsersApi(url=url),
             "snapshot_store": store,

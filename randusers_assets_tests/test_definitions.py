@@ -2,18 +2,23 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_shared.cli import WorkspaceOpts
 
 import randusers_assets
 from randusers_assets import definitions
 from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import defs
 from randusers_assets.metadata import raw_schema, table_schema
-from randusers_assets_tests.sandbox.processes import python
+from randusers_assets_tests.sandbox.processes import python, run
 
+ROOT = Path(__file__).parent.parent
 STRICT = ("-W", "error", "-c")
 PLACES = {
     "raw_users": "raw_users/dt=YYYY-MM-DD/SHA256.jsonl.zst",
@@ -55,6 +60,31 @@ def test_snapshot_gate_keeps_its_ratio_when_a_run_accepts_a_change() -> None:
     )
     policy = "Policy(max_rejected_ratio=0.25, accept_rejects='', accept_change='why')"
     assert done.stdout == f"{policy}\n"
+
+
+def test_definitions_run_every_job_in_one_process() -> None:
+    """The job of runs from the asset graph and of backfills has the in-process executor, too."""
+    jobs = (
+        defs.resolve_implicit_global_asset_job_def(),
+        defs.resolve_job_def("users_snapshot_job"),
+    )
+    assert [job.executor_def.name for job in jobs] == ["in_process", "in_process"]
+
+
+def test_definitions_are_found_by_dagster_dev(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`dagster dev` reads workspace.yaml, which a `[tool.dagster]` or `[tool.dg]` would hide."""
+    monkeypatch.chdir(ROOT)
+    target = workspace_opts_to_load_target(WorkspaceOpts())
+    assert target == WorkspaceFileTarget(paths=["workspace.yaml"])
+    (origin,) = target.create_origins()
+    assert origin.loadable_target_origin.module_name == definitions.__name__
+    assert origin.location_name == "randusers_assets"
+
+
+def test_definitions_are_found_by_dg() -> None:
+    """`dg check defs` loads the project."""
+    done = run(str(Path(sys.executable).with_name("dg")), "check", "defs", cwd=str(ROOT))
+    assert done.returncode == 0, done.stderr
 
 
 def test_definitions_are_valid_and_exported_by_the_package() -> None:
