@@ -2,14 +2,16 @@
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
+PORT := 3000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 demo: .venv/installed  ## run the job once against a simulated API and a local S3
-	randusers sandbox -- randusers run --head 1
+	randusers sandbox --simulate-all -- randusers run --head 1
 
 dev: .venv/installed  ## open the Dagster UI with the same; data and run history stay in .sandbox/
+	@python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2> /dev/null || { echo "Port $(PORT) is in use: choose another one, as in make dev PORT=3001." >&2; exit 1; }
 	mkdir -p .sandbox/dagster && cp dagster.yaml .sandbox/dagster/
-	DAGSTER_HOME=$(CURDIR)/.sandbox/dagster randusers sandbox --directory .sandbox -- dagster dev
+	DAGSTER_HOME=$(CURDIR)/.sandbox/dagster randusers sandbox --directory .sandbox -- dagster dev --port $(PORT)
 
 test: .venv/installed  ## run all tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -11,7 +11,7 @@ import sys
 import threading
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-STOP_SECONDS = 10.0
+STOP_SECONDS = 6.0  # with what ends after it, all is over within 10
 
 
 def main(pipe: int, command: list[str]) -> int:

@@ -12,10 +12,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
 from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
 
 from randusers_sandbox import guard
 from randusers_sandbox.s3 import ACCESS_KEY, REGION, local_s3
@@ -24,7 +27,7 @@ from randusers_sandbox.user_file import SandboxError
 BUCKET: Final = "randusers-sandbox"
 
 _START_SECONDS: Final = 600.0  # ten million users take a minute or two to generate
-_LEFTOVER_SECONDS: Final = 3.0
+LEFTOVER_SECONDS: Final = 3.0
 # With any of these a client would bypass the local S3, or fail before its first request.
 _DROPPED: Final = (
     "AWS_PROFILE",
@@ -33,6 +36,10 @@ _DROPPED: Final = (
     "AWS_SECURITY_TOKEN",
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
 )
+
+# They let `.env` win over the environment.
+_READ_ENV_FILE_FIRST: Final = ("dagster", "dg")
+_SIGNAL: Final = "signal"
 
 _Process = subprocess.Popen[bytes]
 
@@ -44,25 +51,43 @@ def run(
     users_file: Path | None,
     directory: Path | None,
     latency_seconds: float,
+    simulate_all: bool = False,
 ) -> int:
     """Run a command with stand-ins, and return its exit status, or 128 + the signal that ended it.
 
-    The API is simulated unless `RANDUSERS_API_URL` is set, S3 unless `RANDUSERS_BUCKET` is. The
-    command gets every signal that this process gets. If a stand-in ends first, so does the
-    command, with status 1. Without a `directory` the data is in a temporary one.
+    The API is simulated unless `RANDUSERS_API_URL` is set, S3 unless `RANDUSERS_BUCKET` is, in the
+    environment or in `.env`. With `simulate_all` both are, and neither the caller's settings nor
+    those in `.env` reach the command.
+
+    The command gets every signal that this process gets, and is killed if it does not end in time.
+    If a stand-in ends first, so does the command, with status 1. Without a `directory` the data is
+    in a temporary one.
     """
     if not command:
         raise SandboxError("No command is given: randusers sandbox -- COMMAND.")
     if shutil.which(command[0]) is None:
         raise SandboxError(f"The command {command[0]} is not found: check its name and PATH.")
+    configured = {**dotenv_values(".env"), **os.environ}
+    if simulate_all:
+        if Path(command[0]).name in _READ_ENV_FILE_FIRST and Path(".env").exists():
+            raise SandboxError(
+                f"{command[0]} takes .env before what the sandbox sets: move .env away, or leave"
+                " out --simulate-all."
+            )
+        configured = {}
+    endings: queue.SimpleQueue[str] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
-        groups = stack.enter_context(_forward_signals())
+        groups = stack.enter_context(_forward_signals(endings))
         if directory is None:
             temporary = tempfile.TemporaryDirectory(prefix="randusers-sandbox-")
             directory = Path(stack.enter_context(temporary))
         environment = dict(os.environ)
+        if simulate_all:
+            own = ("RANDUSERS_", "DAGSTER_HOME")
+            environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+            environment["PYTHON_DOTENV_DISABLED"] = "1"  # `randusers` then reads no .env
         parts: dict[str, _Process] = {}
-        real_api, real_bucket = (os.environ.get(f"RANDUSERS_{n}") for n in ("API_URL", "BUCKET"))
+        real_api, real_bucket = (configured.get(f"RANDUSERS_{n}") for n in ("API_URL", "BUCKET"))
         if not real_api:
             # It generates its users while the local S3 starts.
             starting = _simulator(directory / "api", users, users_file, latency_seconds)
@@ -81,23 +106,34 @@ def run(
                 "AWS_REGION": REGION,
                 "AWS_DEFAULT_REGION": REGION,
             }
+            if not configured.get("RANDUSERS_START_DATE"):
+                environment["RANDUSERS_START_DATE"] = _first_day(directory)
         if not real_api:
             environment["RANDUSERS_API_URL"] = _url(parts["API simulator"], directory / "api")
         if parts:
             environment |= _proxy_exception(environment)
-        api = _without_secrets(environment["RANDUSERS_API_URL"])
+        api = _without_secrets(real_api or environment["RANDUSERS_API_URL"])
         _log(f"the API is {'real' if real_api else 'the simulator'}, at {api}")
-        bucket = environment["RANDUSERS_BUCKET"]
+        bucket = real_bucket or BUCKET
         where = "" if real_bucket else f", at {environment['AWS_ENDPOINT_URL_S3']}"
         _log(f"S3 is {'real' if real_bucket else 'the local S3'}, bucket {bucket}{where}")
         guarded = stack.enter_context(_guarded(command, environment))
         groups.append(guarded.pid)
-        return _ended(guarded, parts)
+        return _ended(guarded, parts, endings)
 
 
-def _ended(guarded: _Process, parts: Mapping[str, _Process]) -> int:
+def _first_day(directory: Path) -> str:
+    """Return the day on which the directory was first used: there is no snapshot of any before."""
+    file = directory / "first-day"
+    if not file.exists():
+        file.write_text(datetime.now(UTC).date().isoformat())
+    return file.read_text()
+
+
+def _ended(
+    guarded: _Process, parts: Mapping[str, _Process], endings: "queue.SimpleQueue[str]"
+) -> int:
     """Wait for the first process to end; return the command's status, or 1 if it was a part."""
-    endings: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def wait(name: str, process: _Process) -> None:
         process.wait()
@@ -106,6 +142,15 @@ def _ended(guarded: _Process, parts: Mapping[str, _Process]) -> int:
     for name, process in {**parts, "command": guarded}.items():
         threading.Thread(target=wait, args=(name, process), daemon=True).start()
     name = endings.get()
+    deadline = time.monotonic() + guard.STOP_SECONDS
+    while name == _SIGNAL:
+        try:
+            name = endings.get(timeout=max(deadline - time.monotonic(), 0))
+        except queue.Empty:
+            _log(f"the command did not end within {guard.STOP_SECONDS:g} s, so it was killed")
+            _signal_group(guarded.pid, signal.SIGKILL)
+            guarded.wait()
+            name = "command"
     if name == "command":
         # A negative status is a signal to the guard itself.
         return guarded.returncode if guarded.returncode >= 0 else 128 - guarded.returncode
@@ -115,7 +160,7 @@ def _ended(guarded: _Process, parts: Mapping[str, _Process]) -> int:
 
 
 @contextlib.contextmanager
-def _forward_signals() -> Iterator[list[int]]:
+def _forward_signals(endings: "queue.SimpleQueue[str]") -> Iterator[list[int]]:
     """Forward signals to the process groups in the list that this yields; exit if it is empty."""
     groups: list[int] = []
 
@@ -124,6 +169,7 @@ def _forward_signals() -> Iterator[list[int]]:
             raise SystemExit(128 + number)
         for group in groups:
             _signal_group(group, number)
+        endings.put(_SIGNAL)  # this call may interrupt another of itself
 
     # An ignored signal stays ignored, as under nohup.
     handled = [n for n in guard.FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
@@ -202,7 +248,7 @@ def _end_group(guarded: _Process) -> None:
             guarded.wait(guard.STOP_SECONDS)
         except subprocess.TimeoutExpired:
             _signal_group(guarded.pid, signal.SIGKILL)
-        deadline = time.monotonic() + _LEFTOVER_SECONDS
+        deadline = time.monotonic() + LEFTOVER_SECONDS
         while _signal_group(guarded.pid, 0) and time.monotonic() < deadline:
             time.sleep(0.02)  # only its parent can wait for a grandchild
         _signal_group(guarded.pid, signal.SIGKILL)

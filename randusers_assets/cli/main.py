@@ -89,6 +89,8 @@ def main() -> int:
     sandbox.add_argument("--users-file", type=Path, help="serve this JSON array of users instead")
     sandbox.add_argument("--directory", type=Path, help="keep the objects here")
     sandbox.add_argument("--latency-ms", type=float, default=0, help="wait before each answer")
+    everything = "simulate both, whatever is configured"
+    sandbox.add_argument("--simulate-all", action="store_true", help=everything)
     sandbox.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
 
     given = parser.parse_args()
@@ -196,6 +198,7 @@ def _sandbox(given: argparse.Namespace) -> int:
             users_file=given.users_file,
             directory=given.directory,
             latency_seconds=given.latency_ms / 1000,
+            simulate_all=given.simulate_all,
         )
     except SandboxError as error:
         return _fail(str(error))

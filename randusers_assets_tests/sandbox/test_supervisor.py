@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,11 +22,13 @@ from randusers_assets_tests.sandbox.processes import (
     RANDUSERS,
     descendants,
     randusers,
+    run,
     wait_until_gone,
 )
-from randusers_sandbox import supervisor
+from randusers_sandbox import guard, supervisor
+from randusers_sandbox.api import ApiSimulator
 from randusers_sandbox.s3 import local_s3
-from randusers_sandbox.user_file import SandboxError
+from randusers_sandbox.user_file import SandboxError, generated_users
 
 # Prints its environment, then waits for a signal; it ends with status 5 on SIGINT.
 COMMAND = """
@@ -34,6 +39,9 @@ while True:
     signal.pause()
 """
 WAIT = (sys.executable, "-I", "-S", "-c", COMMAND)
+# Ignores the signals that its shell ignores.
+STUBBORN = "import time; print('started', flush=True); time.sleep(600)"
+ROOT = Path(__file__).parents[2]
 # Each stand-in takes time to start, so a test that does not need one sets its variable.
 NO_API = {"RANDUSERS_API_URL": "http://user:secret@api.invalid/users?token=secret"}
 NO_S3 = {"RANDUSERS_BUCKET": "real-bucket"}
@@ -94,6 +102,7 @@ def test_supervisor_configures_the_command(tmp_path: Path) -> None:
     assert _settings(environment) == {
         "RANDUSERS_API_URL": url,
         "RANDUSERS_BUCKET": "randusers-sandbox",
+        "RANDUSERS_START_DATE": datetime.now(UTC).date().isoformat(),
         "AWS_ENDPOINT_URL_S3": endpoint,
         "AWS_ACCESS_KEY_ID": "sandbox",
         "AWS_SECRET_ACCESS_KEY": "sandbox",
@@ -153,6 +162,101 @@ def test_supervisor_ends_the_command_when_a_part_dies(tmp_path: Path, part: str,
         assert process.returncode == 1
     died = f"the {name} died (status -9), so the command was stopped: run it again."
     assert output.splitlines()[-1] == f"randusers sandbox: {died}"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_supervisor_kills_a_command_that_ignores_signals(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """A command and its child that ignore the signal are killed after a bound, and it is said."""
+    stubborn = ("sh", "-c", 'trap "" INT TERM; "$@"; :', "sh", sys.executable, "-c", STUBBORN)
+    with _sandbox(tmp_path, *stubborn, **NO_API, **NO_S3) as process:
+        assert _first_line(process) == "started\n"
+        processes = descendants(process.pid)
+        assert len(processes) == 3  # guard, shell, its child
+        process.send_signal(number)
+        _, output = process.communicate(timeout=patience())
+        wait_until_gone(processes)
+    assert process.returncode == 128 + 9
+    killed = f"the command did not end within {guard.STOP_SECONDS:g} s, so it was killed."
+    assert output.splitlines()[-1] == f"randusers sandbox: {killed}"
+
+
+def test_supervisor_stops_in_less_than_ten_seconds() -> None:
+    """The bounds of a stop, one after the other, are within ten seconds."""
+    assert guard.STOP_SECONDS + supervisor.LEFTOVER_SECONDS < 10
+
+
+def test_supervisor_takes_env_file_for_configured(tmp_path: Path) -> None:
+    """A bucket in `.env` is as real as one in the environment, and the sandbox says so."""
+    (tmp_path / ".env").write_text("RANDUSERS_BUCKET=real-bucket\n")
+    done = randusers("sandbox", "--", "true", cwd=str(tmp_path), **NO_API)
+    assert done.stderr.splitlines()[1:] == ["randusers sandbox: S3 is real, bucket real-bucket."]
+
+
+def test_supervisor_simulates_all_whatever_is_configured(tmp_path: Path) -> None:
+    """No setting of the environment or of `.env` reaches the command, and no request the real API.
+
+    The run is that of `make demo`.
+    """
+    (tmp_path / ".env").write_text("RANDUSERS_BUCKET=other-bucket\nRANDUSERS_PREFIX=file\n")
+    real = {**NO_S3, "RANDUSERS_PREFIX": "real", "DAGSTER_HOME": str(tmp_path / "none")}
+    with ApiSimulator(generated_users(20, tmp_path / "real")) as api:
+        done = randusers(
+            *("sandbox", "--simulate-all", "--users", "30", "--", *RANDUSERS, "run"),
+            cwd=str(tmp_path),
+            **real,
+            RANDUSERS_API_URL=api.url,
+        )
+        assert (done.returncode, api.requests) == (0, 0), done.stderr
+    uris = re.findall(r"s3://\S+/(?=users_csv/)|\b30 rows declared", done.stdout)
+    assert uris == ["30 rows declared", "s3://randusers-sandbox/"]
+
+
+def test_supervisor_simulates_all_not_for_dagster_beside_an_env_file(tmp_path: Path) -> None:
+    """Dagster would take `.env` before the environment, so the command is refused."""
+    (tmp_path / ".env").write_text("RANDUSERS_BUCKET=real-bucket\n")
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    done = randusers("sandbox", "--simulate-all", "--", dagster, "dev", cwd=str(tmp_path))
+    why = f"{dagster} takes .env before what the sandbox sets"
+    assert done.stderr == f"randusers: {why}: move .env away, or leave out --simulate-all.\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "day"),
+    [
+        ({}, "", "2026-11-20"),
+        ({"RANDUSERS_START_DATE": "2026-11-02"}, "", "2026-11-02"),
+        ({}, "RANDUSERS_START_DATE=2026-11-03", "unset"),
+    ],
+)
+def test_supervisor_starts_partitions_with_its_directory(
+    tmp_path: Path, environment: dict[str, str], file: str, day: str
+) -> None:
+    """The first partition is the day of the directory's first use, unless one is configured."""
+    (tmp_path / "first-day").write_text("2026-11-20")
+    (tmp_path / ".env").write_text(file)
+    done = randusers(
+        *("sandbox", "--directory", str(tmp_path), "--"),
+        *("sh", "-c", 'echo "${RANDUSERS_START_DATE-unset}"'),
+        cwd=str(tmp_path),
+        **environment,
+        **NO_API,
+    )
+    assert done.stdout == f"{day}\n", done.stderr
+
+
+def test_make_dev_names_a_port_in_use() -> None:
+    """`make dev` on a port in use says so in a sentence, and which argument chooses another."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (recipe,) = re.findall(r"^dev:.*\n\t@(.*)$", (ROOT / "Makefile").read_text(), re.M)
+        taken = run("sh", "-c", recipe.replace("$(PORT)", str(port)))
+    free = run("sh", "-c", recipe.replace("$(PORT)", str(port)))
+    message = f"Port {port} is in use: choose another one, as in make dev PORT=3001.\n"
+    assert (taken.returncode, taken.stderr) == (1, message)
+    assert (free.returncode, free.stderr) == (0, "")
 
 
 def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
