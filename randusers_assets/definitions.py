@@ -9,7 +9,7 @@ from randusers_assets.checks import raw_users_gates, users_csv_gates, users_df_g
 from randusers_assets.io_managers import users_io_manager
 from randusers_assets.metadata import with_places
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
-from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
+from randusers_assets.sensors import alerts
 from randusers_assets.settings import setting, setting_for_a_run
 
 random_users_api = RandomUsersApi(
@@ -32,9 +32,8 @@ defs = dg.Definitions(
     asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],
-    sensors=[users_snapshot_failure_alert, users_snapshot_recovery_alert],
-    # One process: the multiprocess executor imports everything again for each step.
-    executor=dg.in_process_executor,
+    sensors=alerts,
+    executor=dg.in_process_executor,  # each process imports Dagster anew
     resources={
         "random_users_api": random_users_api,
         "snapshot_store": snapshot_store,

@@ -41,11 +41,11 @@ URL = r"https?://[^\s?#]+"
 
 SETTINGS: Mapping[str, Setting] = {
     "RANDUSERS_BUCKET": Setting(
-        "", r"arn:\S+|[^\s/]*", "a bucket's name alone, without s3:// and /", "For the snapshots"
+        "", r"arn:\S+|[^\s/]*", "a bucket's name alone, without s3:// and /", "For snapshots"
     ),
     "RANDUSERS_PREFIX": Setting("", r"\S*", "a key prefix", "Key prefix"),
     "RANDUSERS_API_URL": Setting(
-        CONTRACT.url, URL, "an http(s) URL without a query", "The users API", secret=True
+        CONTRACT.url, URL, "an http(s) URL without a query", "Users API", secret=True
     ),
     "RANDUSERS_API_TOKEN": Setting(
         "", r"([A-Za-z0-9._~+/-]+=*)?", "a bearer token (RFC 6750)", "Bearer token", secret=True
@@ -53,7 +53,7 @@ SETTINGS: Mapping[str, Setting] = {
     "RANDUSERS_PAGE_SIZE": Setting("500", r"[1-9]\d{0,5}", "a count from 1", "Rows a page"),
     "RANDUSERS_CONCURRENCY": Setting("8", r"[1-9]\d?", "1 to 99", "Parallel downloads"),
     "RANDUSERS_DEADLINE_SECONDS": Setting(
-        "3600", r"[1-9]\d{0,5}", "a count of seconds from 1", "For one snapshot"
+        "3600", r"[1-9]\d{0,5}", "a count of seconds from 1", "Per snapshot"
     ),
     "RANDUSERS_START_DATE": Setting(
         "2026-11-01", _is_past_day, "a day until today such as 2026-11-01", "First partition"
@@ -64,11 +64,12 @@ SETTINGS: Mapping[str, Setting] = {
     "RANDUSERS_MAX_REJECTED_RATIO": Setting(
         "0", r"0|1|0?\.\d+|[01]\.0*", "a share from 0 to 1", "Allowed share of bad rows"
     ),
-    "RANDUSERS_KMS_KEY_ID": Setting(
-        "", r"\S*", "a KMS key id or ARN", "SSE-KMS key, else the bucket's"
-    ),
+    "RANDUSERS_KMS_KEY_ID": Setting("", r"\S*", "a KMS key id or ARN", "SSE-KMS key"),
     "RANDUSERS_ALERT_WEBHOOK_URL": Setting(
-        "", r"(https?://\S+)?", "an http(s) URL", "Failures are posted here", secret=True
+        "", r"(https?://\S+)?", "an http(s) URL", "Receives alerts", secret=True
+    ),
+    "RANDUSERS_HEARTBEAT_URL": Setting(
+        "", r"(https?://\S+)?", "an http(s) URL", "Pinged when published", secret=True
     ),
     "RANDUSERS_UI_URL": Setting(
         "http://localhost:3000", URL, "an http(s) URL", "Alerts link here", secret=True

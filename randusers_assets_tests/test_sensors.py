@@ -1,87 +1,42 @@
 """A failed run and the recovery from it reach a real receiver, and its URL no log."""
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import dagster as dg
 import pytest
 import tenacity
 
-from randusers_assets import sensors
-from randusers_assets.automation import daily
-from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
+from randusers_assets import notify
+from randusers_assets.definitions import defs
+from randusers_assets.notify import WEBHOOK
+from randusers_assets.sensors import (
+    alerts,
+    users_snapshot_failure_alert,
+    users_snapshot_recovery_alert,
+)
+from randusers_assets_tests.alerting import DAY, PATH, Daemon, Receiver, job, receiving
 from randusers_assets_tests.patience import patience
 
 Lines = Callable[[], list[str]]
 
-PATH = "/services/T0/B0/s3cr3t"
-WEBHOOK = "RANDUSERS_ALERT_WEBHOOK_URL"
-DAY = "2026-11-23"
-# So many bytes, 20 ms apart, until a head that drips ends after all: no test waits for the last.
-DRIPS = 3000
 # Dagster's own message for a tick that found no run.
 NO_NEWS = "Sensor function returned an empty result"
 NO_FAILURE_BEFORE = "The run before this one had not failed."
-# The snapshot's checks that fail, with their message; the first only warns.
-FAILING = {
-    "holds_no_formulas": "14 cells would be read as formulas by a spreadsheet.",
-    "ids_are_unique": "20 rows; 2 share their id <1> & more.",
-    "required_are_filled": "1 of 20 rows fail.",
-}
-
-
-class Receiver(ThreadingHTTPServer):
-    """Answers with one status after the other, the last of them for ever; or drips its heads."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.statuses = [200]
-        self.posts: list[tuple[str, str | None, dict[str, Any]]] = []
-        self.drips, self.ended = False, threading.Event()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.posts.append((self.path, self.headers["Content-Type"], body))
-        left = self.server.statuses
-        self.send_response(left.pop(0) if len(left) > 1 else left[0])
-        self.send_header("Location", "/elsewhere")
-        self.send_header("Content-Length", "0")
-        self.flush_headers()
-        drips = DRIPS if self.server.drips else 0
-        while drips and not self.server.ended.wait(0.02):
-            self.wfile.write(b"X")
-            drips -= 1
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the base class's name
-        """Log nothing."""
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """A receiver that the setting names."""
-    with Receiver() as receiver:
-        thread = threading.Thread(target=receiver.serve_forever)
-        thread.start()
-        monkeypatch.setenv(WEBHOOK, f"http://127.0.0.1:{receiver.server_port}{PATH}")
+    """A receiver of alerts."""
+    with receiving(monkeypatch, WEBHOOK) as receiver:
         yield receiver
-        receiver.ended.set()
-        receiver.shutdown()
-        thread.join(patience())
 
 
 @pytest.fixture(autouse=True)
 def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry at once, and link to the default UI."""
-    monkeypatch.setattr(sensors, "WAIT", tenacity.wait_none())
+    monkeypatch.setattr(notify, "WAIT", tenacity.wait_none())
     monkeypatch.delenv("RANDUSERS_UI_URL", raising=False)
 
 
@@ -90,60 +45,6 @@ def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) 
     """Make a function that gives every log line so far: those of the libraries, then Dagster's."""
     caplog.set_level(logging.DEBUG)
     return lambda: [*caplog.messages, *capfd.readouterr().err.splitlines()]
-
-
-def job(failure: Exception | None = None, *, failing_checks: bool = False) -> dg.JobDefinition:
-    """A job by the snapshot's name whose asset succeeds or raises, and whose checks may fail."""
-    failing = FAILING if failing_checks else {}
-    specs = [dg.AssetCheckSpec(name, asset="users_df", blocking=True) for name in failing]
-
-    @dg.asset(partitions_def=daily, check_specs=specs)
-    def users_df() -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
-        if failure:
-            raise failure
-        yield dg.MaterializeResult()
-        for name, text in failing.items():
-            severity = dg.AssetCheckSeverity("WARN" if name == "holds_no_formulas" else "ERROR")
-            yield dg.AssetCheckResult(
-                passed=False, check_name=name, severity=severity, description=text
-            )
-
-    made = dg.define_asset_job("users_snapshot_job", executor_def=dg.in_process_executor)
-    return dg.Definitions(assets=[users_df], jobs=[made]).resolve_job_def("users_snapshot_job")
-
-
-class Daemon:
-    """Ticks a sensor as the daemon does, each tick from the last one's cursor, and makes runs."""
-
-    def __init__(self, instance: dg.DagsterInstance, sensor: dg.SensorDefinition) -> None:
-        self.instance, self.sensor = instance, sensor
-        self.cursor: str | None = None
-        self.tick()
-
-    def tick(self) -> str:
-        """Evaluate the sensor once; why it skipped, or the ids of the runs it reacted to."""
-        with dg.build_sensor_context(self.instance, cursor=self.cursor) as context:
-            data = self.sensor.evaluate_tick(context)
-        self.cursor = data.cursor
-        assert not [r.error for r in data.dagster_run_reactions or [] if r.error]
-        reactions = [r.dagster_run for r in data.dagster_run_reactions or [] if r.dagster_run]
-        return data.skip_message or " ".join(run.run_id for run in reactions)
-
-    def run(self, made: dg.JobDefinition) -> str:
-        """Run a job for the day; the run's id."""
-        return made.execute_in_process(
-            instance=self.instance, partition_key=DAY, raise_on_error=False
-        ).run_id
-
-    def waiting_run(self) -> dg.DagsterRun:
-        """A run for the day that has not begun."""
-        return self.instance.create_run_for_job(job(), tags={"dagster/partition": DAY})
-
-    def lost_run(self) -> dg.DagsterRun:
-        """A run for the day that failed before its first step."""
-        made = self.waiting_run()
-        self.instance.report_run_failed(made)
-        return made
 
 
 @pytest.fixture
@@ -211,9 +112,9 @@ def test_alert_is_retried_and_delivered_once(failures: Daemon, receiver: Receive
 @pytest.mark.parametrize(
     ("status", "why", "posts"),
     [
-        (500, f"the receiver answered HTTP 500, {sensors.TRIES} times", sensors.TRIES),
+        (500, f"the receiver answered HTTP 500, {notify.TRIES} times", notify.TRIES),
         (302, "the receiver answered HTTP 302", 1),
-        (None, f"no answer (ConnectionError), {sensors.TRIES} times", 0),  # nobody listens
+        (None, f"no answer (ConnectionError), {notify.TRIES} times", 0),  # nobody listens
     ],
 )
 def test_alert_that_is_not_delivered_ends_in_a_skip(
@@ -235,7 +136,7 @@ def test_alert_that_is_not_delivered_ends_in_a_skip(
     assert failures.tick() == NO_NEWS
 
 
-@pytest.mark.parametrize(("seconds", "times"), [(20.0, f", {sensors.TRIES} times"), (0.0, "")])
+@pytest.mark.parametrize(("seconds", "times"), [(20.0, f", {notify.TRIES} times"), (0.0, "")])
 def test_alert_to_a_receiver_that_drips_is_given_up(
     failures: Daemon,
     receiver: Receiver,
@@ -247,8 +148,8 @@ def test_alert_to_a_receiver_that_drips_is_given_up(
     """A head that never ends is given up, though no read of it takes long, and retried in time."""
     failures.lost_run()
     receiver.drips = True
-    monkeypatch.setattr(sensors, "POST_SECONDS", 0.3)
-    monkeypatch.setattr(sensors, "TRYING_SECONDS", seconds)
+    monkeypatch.setattr(notify, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(notify, "TRYING_SECONDS", seconds)
     why = f"no complete answer within 0.3 s{times}"
     assert failures.tick() == f"The alert was not delivered: {why}. Check {WEBHOOK}."
     receiver.ended.set()
@@ -258,14 +159,14 @@ def test_alert_to_a_receiver_that_drips_is_given_up(
 def test_alert_takes_less_time_than_a_sensor_has() -> None:
     """The last try ends at most 40 s after the first began; Dagster gives a sensor 60 s."""
     longest_wait = 5.0  # of WAIT
-    assert sensors.TRYING_SECONDS + longest_wait + sensors.POST_SECONDS <= 40
+    assert notify.TRYING_SECONDS + longest_wait + notify.REQUEST_SECONDS <= 40
 
 
 def test_alert_leaves_the_log_lines_of_other_threads_alone(logged: Lines) -> None:
     """What keeps the URL from the log is bound to the thread that posts, and to the post."""
     log = logging.getLogger("urllib3.connectionpool")
     other = threading.Thread(target=log.debug, args=("from another thread",))
-    with sensors._unlogged():  # noqa: SLF001  # the window is too short to hit from outside
+    with notify._unlogged():  # noqa: SLF001  # the window is too short to hit from outside
         log.debug("hidden")
         other.start()
         other.join(patience())
@@ -330,7 +231,12 @@ def test_recovery_alert_is_silent_without_a_failure_before(
 
 
 def test_alerts_run_without_being_switched_on() -> None:
-    """Both watch the snapshot's job from the first start of the daemon."""
-    for sensor in (users_snapshot_failure_alert, users_snapshot_recovery_alert):
+    """All of the definitions' sensors watch from the first start of the daemon."""
+    assert [sensor.name for sensor in defs.sensors or []] == [
+        "users_snapshot_failure_alert",
+        "users_snapshot_recovery_alert",
+        "users_csv_overdue_alert",
+    ]
+    for sensor in alerts:
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
         assert WEBHOOK in (sensor.description or "")

@@ -19,7 +19,11 @@ from randusers_assets.automation import users_snapshot_schedule
 from randusers_assets.checks import raw_users_gates, users_csv_gates, users_df_gates
 from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.audit.rules import row_rules
-from randusers_assets.sensors import users_snapshot_failure_alert, users_snapshot_recovery_alert
+from randusers_assets.sensors import (
+    users_csv_overdue_alert,
+    users_snapshot_failure_alert,
+    users_snapshot_recovery_alert,
+)
 from randusers_assets_tests.ui import serving
 from randusers_sandbox.users import user
 
@@ -199,9 +203,10 @@ def test_schedule_page_shows_what_it_requests_and_when(page: Page, snapshot: str
 
 
 def test_automation_page_lists_the_schedule_and_the_sensors(page: Page, snapshot: str) -> None:
-    """All three are listed, each with its description behind its info mark."""
+    """All are listed, each with its description behind its info mark."""
     page.goto(snapshot + "/automation")
     listed: Sequence[tuple[dg.SensorDefinition | dg.ScheduleDefinition, str]] = (
+        (users_csv_overdue_alert, "Standard sensor"),
         (users_snapshot_failure_alert, "Run status sensor"),
         (users_snapshot_recovery_alert, "Run status sensor"),
         (users_snapshot_schedule, "Scheduled At 06:00 AM UTC"),
