@@ -6,6 +6,7 @@ import dagster as dg
 
 from randusers_assets.errors import INTERRUPTED, dagster_failures
 from randusers_assets.metadata import object_metadata, publication_metadata, record_seconds
+from randusers_assets.notify import ping_heartbeat
 from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
 from randusers_assets.pipeline.publish.objects import load_csv, load_frames
 from randusers_assets.pipeline.publish.publish import (
@@ -43,6 +44,9 @@ class UsersIOManager(dg.IOManager):
                 shown = object_metadata(store.uri(path), rows, *proof)
         context.add_output_metadata(shown)
         context.log.info("%s: %s rows.", shown["dagster/uri"], shown["dagster/row_count"])
+        if isinstance(obj, PassedCsv):
+            with dagster_failures(context, interrupted):
+                ping_heartbeat(context.log)
 
     def load_input(self, context: dg.InputContext) -> Any:  # noqa: ANN401  # the annotation decides
         """Load a day: in batches where the input is annotated so, else as one DataFrame."""

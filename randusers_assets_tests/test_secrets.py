@@ -26,7 +26,12 @@ CREDENTIALS = ("password", "salt", "md5", "sha1", "sha256")
 USER_SECRETS = {f"a user's {name}": f"planted-{name}" for name in CREDENTIALS}
 SETTING_SECRETS = {
     name: f"planted-{name.lower()}"
-    for name in ("RANDUSERS_ALERT_WEBHOOK_URL", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    for name in (
+        "RANDUSERS_ALERT_WEBHOOK_URL",
+        "RANDUSERS_HEARTBEAT_URL",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    )
 }
 API_SECRETS = {"RANDUSERS_API_URL": "planted-url-password", "RANDUSERS_API_TOKEN": "planted-tok"}
 BASIC = base64.b64encode(f"ada:{API_SECRETS['RANDUSERS_API_URL']}".encode()).decode()
@@ -68,11 +73,14 @@ def _settings(url: str, credential: str, home: Path) -> dict[str, str]:
         "RANDUSERS_API_URL": {"RANDUSERS_API_URL": url.replace("//", f"//ada:{secret}@")},
         "RANDUSERS_API_TOKEN": {"RANDUSERS_API_URL": url, "RANDUSERS_API_TOKEN": secret},
     }
-    webhook = f"http://127.0.0.1:9/{SETTING_SECRETS['RANDUSERS_ALERT_WEBHOOK_URL']}"
+    receivers = {
+        name: f"http://127.0.0.1:9/{SETTING_SECRETS[name]}"
+        for name in ("RANDUSERS_ALERT_WEBHOOK_URL", "RANDUSERS_HEARTBEAT_URL")
+    }
     return {
         **SETTING_SECRETS,
         **of_api[credential],
-        "RANDUSERS_ALERT_WEBHOOK_URL": webhook,
+        **receivers,
         "RANDUSERS_MAX_REJECTED_RATIO": "1",
         "DAGSTER_HOME": str(home),
     }
