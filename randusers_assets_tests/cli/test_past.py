@@ -14,7 +14,7 @@ from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.publish.objects import load_csv, save
 from randusers_assets.pipeline.publish.verify import verify
 from randusers_assets.pipeline.storage.paths import csv_path, raw_pointer_path
-from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.s3 import PROBE, Store
 from randusers_assets_tests.builders import raw_users_of, users
 from randusers_assets_tests.cli.conftest import TODAY
 from randusers_assets_tests.patience import patience
@@ -199,14 +199,18 @@ def test_list_names_a_csv_without_a_receipt(store: Store) -> None:
     assert (as_json.returncode, json.loads(as_json.stdout)["days"]) == (1, expected)
 
 
-def test_list_without_list_bucket_says_that_it_cannot_tell(
+def test_list_without_list_bucket_asks_for_what_each_run_writes(
     store: Store, s3_server: LocalS3
 ) -> None:
-    """The published days, and the sentence of a day that is not there or may not be read."""
+    """Who may read the probe knows that a 403 is a day without a CSV; else nobody can tell."""
     bucket.publish_users(store, THIRD, users(10))
     with s3_proxy(s3_server.endpoint_url, refuse_to_tell) as url:
+        known = randusers("list", AWS_ENDPOINT_URL_S3=url)
+        bucket.delete(store, PROBE)
         listed = randusers("list", AWS_ENDPOINT_URL_S3=url)
+    assert (known.returncode, known.stderr) == (0, "")
     (line,) = listed.stdout.splitlines()
     assert line.startswith(f"{THIRD} ")
+    assert known.stdout == listed.stdout
     problem = f"randusers: {store.uri(csv_path(CONTRACT, TODAY))}: {DENIED}\n"
     assert (listed.returncode, listed.stderr) == (1, problem)
