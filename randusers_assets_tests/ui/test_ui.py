@@ -152,10 +152,11 @@ def test_failed_run_opens_with_the_message_of_the_closed_gates(
 
 
 def test_catalog_describes_each_asset(page: Page, snapshot: str) -> None:
-    """The list of assets shows the name and the description of all three."""
+    """The list of assets shows the name and the grain of all three."""
     page.goto(snapshot + "/assets")
     for asset in (assets.raw_users, assets.users_csv, assets.users_df):
-        sees(page, asset.key.to_user_string(), asset.descriptions_by_key[asset.key])
+        grain = asset.descriptions_by_key[asset.key].partition("\n")[0]
+        sees(page, asset.key.to_user_string(), grain)
 
 
 def test_asset_page_shows_where_what_and_whose(page: Page, snapshot: str) -> None:
