@@ -9,12 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from dagster_aws.s3 import S3Resource
 
+from randusers_assets.cli import past
 from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.publish.objects import load_csv, save
 from randusers_assets.pipeline.publish.verify import verify
 from randusers_assets.pipeline.storage.paths import csv_path, raw_pointer_path
 from randusers_assets.pipeline.storage.s3 import PROBE, Store
+from randusers_assets.resources import SnapshotStore
 from randusers_assets_tests.builders import raw_users_of, users
 from randusers_assets_tests.cli.conftest import TODAY
 from randusers_assets_tests.patience import patience
@@ -180,37 +184,51 @@ def test_list_shows_the_published_days_newest_first(store: Store) -> None:
     assert (as_json.returncode, as_json.stderr) == (0, "")
 
 
-def test_list_names_a_csv_without_a_receipt(store: Store) -> None:
-    """It is a line among the others, and the status is 1."""
+def list_in_this_process(
+    monkeypatch: pytest.MonkeyPatch, snapshot_store: SnapshotStore
+) -> tuple[list[str], dict[str, Any], str]:
+    """What `randusers list` shows line by line and as JSON, and the sentence that it ends in."""
+    monkeypatch.setattr(past, "snapshot_store", snapshot_store)
+    lines: list[str] = []
+    report: dict[str, Any] = {"days": []}
+    try:
+        past.list_days(report, lines.append)
+    except SnapshotError as error:
+        return lines, report, str(error)
+    return lines, report, ""
+
+
+def test_list_names_a_csv_without_a_receipt(
+    store: Store, monkeypatch: pytest.MonkeyPatch, snapshot_store: SnapshotStore
+) -> None:
+    """It is a line among the others, and the command fails."""
     for date in (FIRST, THIRD):
         bucket.publish_users(store, date, users(10))
     key = bucket.receipt_key(store, THIRD)
     bucket.delete(store, key)
-    listed = randusers("list")
+    lines, report, failure = list_in_this_process(monkeypatch, snapshot_store)
     uris = store.uri(csv_path(CONTRACT, THIRD)), store.uri(key)
     error = "{} has no receipt: {} does not exist; materialize users_csv for {}.".format(
         *uris, THIRD
     )
-    named, other = listed.stdout.splitlines()
-    assert (listed.returncode, named) == (1, f"FAIL  {THIRD}  {error}")
+    named, other = lines
+    assert (named, failure) == (f"FAIL  {THIRD}  {error}", "1 of 2 days failed.")
     assert other.startswith(f"{FIRST} ")
-    as_json = randusers("list", "--json")
-    expected = [{"date": THIRD, "error": error}, shown_of(store, FIRST)]
-    assert (as_json.returncode, json.loads(as_json.stdout)["days"]) == (1, expected)
+    assert report["days"] == [{"date": THIRD, "error": error}, shown_of(store, FIRST)]
 
 
 def test_list_without_list_bucket_asks_for_what_each_run_writes(
-    store: Store, s3_server: LocalS3
+    store: Store, s3_server: LocalS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who may read the probe knows that a 403 is a day without a CSV; else nobody can tell."""
     bucket.publish_users(store, THIRD, users(10))
     with s3_proxy(s3_server.endpoint_url, refuse_to_tell) as url:
-        known = randusers("list", AWS_ENDPOINT_URL_S3=url)
+        through = SnapshotStore(s3_resource=S3Resource(endpoint_url=url), bucket=store.bucket)
+        known, _, nothing = list_in_this_process(monkeypatch, through)
         bucket.delete(store, PROBE)
-        listed = randusers("list", AWS_ENDPOINT_URL_S3=url)
-    assert (known.returncode, known.stderr) == (0, "")
-    (line,) = listed.stdout.splitlines()
+        listed, _, problem = list_in_this_process(monkeypatch, through)
+    assert nothing == ""
+    (line,) = listed
     assert line.startswith(f"{THIRD} ")
-    assert known.stdout == listed.stdout
-    problem = f"randusers: {store.uri(csv_path(CONTRACT, TODAY))}: {DENIED}\n"
-    assert (listed.returncode, listed.stderr) == (1, problem)
+    assert known == listed
+    assert problem == f"{store.uri(csv_path(CONTRACT, TODAY))}: {DENIED}"
