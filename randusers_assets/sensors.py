@@ -88,7 +88,7 @@ def _subject(run: dg.DagsterRun) -> str:
         return run.job_name
     if run.asset_selection:
         return ", ".join(sorted(key.to_user_string() for key in run.asset_selection))
-    # All checks of an asset run as one, so the asset's name says which.
+    # The asset alone: of the checks, the message names those that closed.
     checked = {check.asset_key.to_user_string() for check in run.asset_check_selection or ()}
     return f"Checks of {', '.join(sorted(checked))}" if checked else "The asset graph"
 

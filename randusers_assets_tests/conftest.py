@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,15 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     """A Dagster instance of the test's own."""
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         yield instance
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A `DAGSTER_HOME` with a copy of dagster.yaml."""
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy("dagster.yaml", home)
+    return home
 
 
 @pytest.fixture(scope="session")

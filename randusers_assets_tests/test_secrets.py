@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
@@ -129,15 +128,6 @@ def _leaks(places: Iterable[tuple[str, bytes]]) -> list[tuple[str, str]]:
         for name, secret in SECRETS.items()
         if secret in place or secret.encode() in content
     ]
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A `DAGSTER_HOME`."""
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy("dagster.yaml", home)
-    return home
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ class SnapshotRun:
 
     The fetch also flattens, and the audit also encodes the CSV, so one pass gives the results of
     two steps. They are kept here, by the digest of what they were computed from, for the next step
-    of the same process; a step that finds nothing computes them from what S3 holds.
+    of the same process; a step that finds nothing computes them from the stored raw snapshot.
     """
 
     def __init__(self, store: Store, contract: Contract) -> None:

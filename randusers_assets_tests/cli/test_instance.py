@@ -28,15 +28,6 @@ UNPRIVILEGED = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 PREFIX = UNPRIVILEGED if os.geteuid() == 0 and shutil.which(UNPRIVILEGED[0]) else ()
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    """A directory with a copy of dagster.yaml."""
-    home = tmp_path / "home"
-    home.mkdir()
-    shutil.copy("dagster.yaml", home)
-    return home
-
-
 def _replace_by_a_file(home: Path) -> None:
     shutil.rmtree(home)
     home.touch()

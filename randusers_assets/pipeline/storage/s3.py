@@ -197,7 +197,6 @@ class Store:
         *,
         content_type: str,
         sha256: str | None = None,
-        metadata: Mapping[str, str] | None = None,
         replaces: Stored | bool | None = True,
     ) -> Stored:
         """Write an object that S3 refuses unless its bytes have the digest `sha256` (or their own).
@@ -207,7 +206,7 @@ class Store:
         size, digest = _size_and_sha256(body)
         sha256 = sha256 or digest
         request: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(path)}
-        request |= {"ContentType": content_type, "Metadata": {**(metadata or {}), "sha256": sha256}}
+        request |= {"ContentType": content_type, "Metadata": {"sha256": sha256}}
         if self.kms_key_id:
             request |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {}
