@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import hashlib
-import io
 import re
 import threading
 import time
@@ -22,12 +21,12 @@ from botocore.exceptions import (
 )
 
 from randusers_assets.pipeline.errors import Altered, Conflict, SnapshotError
+from randusers_assets.pipeline.storage.multipart import upload_in_parts
 from randusers_assets.pipeline.storage.s3_errors import (
     Denied,
     Missing,
     explain,
     is_busy,
-    parts_left,
 )
 from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 from randusers_assets.pipeline.storage.time_limits import read_within, seconds_for
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from types_boto3_s3 import S3Client
 
 SINGLE_PUT_BYTES = 5 * 1024**3  # at most (AWS: "Amazon S3 multipart upload limits")
-PART_BYTES = 256 * 1024**2
 CHUNK_BYTES = 1 << 20
 PROBE = "_access/probe.txt"
 SWAP_TRIES = 20  # while other runs keep changing the object
@@ -215,7 +213,7 @@ class Store:
 
         def send() -> Any:  # noqa: ANN401  # the two answers share only the fields read below
             if isinstance(body, TempFile) and size > SINGLE_PUT_BYTES:
-                return self._put_parts(request, body, sha256, condition)
+                return upload_in_parts(self.client, request, body, sha256, condition)
             checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
             source = body if isinstance(body, bytes) else body.reader()
             return self.client.put_object(
@@ -269,39 +267,6 @@ class Store:
                 body = self.client.get_object(
                     Bucket=self.bucket, Key=self.key(path), IfMatch=stored.etag, **rest
                 )["Body"]
-
-    def _put_parts(
-        self, request: dict[str, Any], body: TempFile, sha256: str, condition: dict[str, Any]
-    ) -> Any:  # noqa: ANN401  # CompleteMultipartUpload's answer
-        """Upload in parts, each with its checksum; after a failure no part is left behind."""
-        upload = self.client.create_multipart_upload(**request, ChecksumAlgorithm="SHA256")
-        where = {"Bucket": self.bucket, "Key": request["Key"], "UploadId": upload["UploadId"]}
-        try:
-            parts = self._send_parts(where, body, sha256)
-            return self.client.complete_multipart_upload(
-                **where, **condition, MultipartUpload={"Parts": parts}
-            )
-        except BaseException as error:
-            try:
-                self.client.abort_multipart_upload(**where)
-            except self.client.exceptions.NoSuchUpload:
-                pass  # completed after all, or removed by a lifecycle rule
-            except (BotoCoreError, ClientError, OSError) as refused:
-                error.add_note(parts_left(refused))
-            raise
-
-    def _send_parts(self, where: dict[str, Any], body: TempFile, sha256: str) -> list[Any]:
-        file, parts, whole = body.reader(), list[Any](), hashlib.sha256()
-        while data := file.read(PART_BYTES):
-            whole.update(data)
-            checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
-            part: Any = {"PartNumber": len(parts) + 1, "ChecksumSHA256": checksum}
-            # Each block of a file has its own timeout; bytes have one for the whole part.
-            sent = self.client.upload_part(**where, **part, Body=io.BytesIO(data))
-            parts.append({**part, "ETag": sent["ETag"]})
-        if whole.hexdigest() != sha256:  # S3's answer to one PUT, which checks the whole
-            raise ClientError({"Error": {"Code": "BadDigest"}}, "CompleteMultipartUpload")
-        return parts
 
     @contextlib.contextmanager
     def _explain(self, path: str, advice: str = "", *, conditional: bool = False) -> Iterator[None]:

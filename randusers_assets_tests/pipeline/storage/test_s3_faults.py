@@ -11,7 +11,7 @@ import pytest
 from botocore.config import Config
 
 from randusers_assets.pipeline.errors import Conflict, SnapshotError
-from randusers_assets.pipeline.storage import s3
+from randusers_assets.pipeline.storage import multipart, s3
 from randusers_assets.pipeline.storage.s3 import Store, Stored
 from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets_tests.builders import bytes_of, temp_file_of
@@ -86,7 +86,7 @@ def failure_of(act: Callable[[], object]) -> str:
 def parts(monkeypatch: pytest.MonkeyPatch) -> TempFile:
     """A body that goes up in two parts."""
     monkeypatch.setattr(s3, "SINGLE_PUT_BYTES", MIB)
-    monkeypatch.setattr(s3, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(multipart, "PART_BYTES", 5 * MIB)
     return temp_file_of(BODY + BODY)
 
 
