@@ -1,4 +1,4 @@
-.PHONY: demo dev test fuzz lint format bench bench-quick screenshots lock help
+.PHONY: demo dev test first-hour fuzz lint format bench bench-quick screenshots lock help
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -15,6 +15,9 @@ dev: .venv/installed  ## open the Dagster UI with the same; data and run history
 
 test: .venv/installed  ## run all tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder
+
+first-hour: .venv/installed  ## do all that the README says, from a clone to an alert
+	python -m randusers_assets_tests.first_hour
 
 fuzz: .venv/installed  ## run the property tests on 2,000 new examples each
 	pytest -n auto -m hypothesis --hypothesis-profile fuzz

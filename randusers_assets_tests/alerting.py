@@ -35,6 +35,7 @@ class Receiver(ThreadingHTTPServer):
         self.on_request: Callable[[], None] = lambda: None
         self.posts: list[tuple[str, str | None, dict[str, Any]]] = []
         self.drips, self.ended = False, threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}{PATH}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -67,16 +68,25 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
+def receiver() -> Iterator[Receiver]:
+    """A receiver that answers."""
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.ended.set()
+            server.shutdown()
+            thread.join(patience())
+
+
+@contextlib.contextmanager
 def receiving(monkeypatch: pytest.MonkeyPatch, setting: str) -> Iterator[Receiver]:
     """A receiver that the setting names."""
-    with Receiver() as receiver:
-        thread = threading.Thread(target=receiver.serve_forever)
-        thread.start()
-        monkeypatch.setenv(setting, f"http://127.0.0.1:{receiver.server_port}{PATH}")
-        yield receiver
-        receiver.ended.set()
-        receiver.shutdown()
-        thread.join(patience())
+    with receiver() as server:
+        monkeypatch.setenv(setting, server.url)
+        yield server
 
 
 def job(failure: Exception | None = None, *, failing_checks: bool = False) -> dg.JobDefinition:

@@ -5,6 +5,7 @@ import re
 import shlex
 import statistics
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import dagster as dg
@@ -96,7 +97,7 @@ def test_documents_show_commands_that_exist(command: str) -> None:
         case "pytest" | "cp":
             assert (ROOT / words[0]).is_file()
         case _:
-            assert re.match(r"dagster dev|\. \.venv/bin/activate|.*GOLDEN", command)
+            assert re.match(r"dagster dev|\. \.venv/bin/activate|export |.*GOLDEN", command)
 
 
 def test_contributing_writes_the_golden_file_again() -> None:
@@ -127,6 +128,12 @@ def test_documents_link_to_what_exists(name: str) -> None:
     """Every file that a document links to or shows is there."""
     links = re.findall(r"\]\((?!http)([^)#]+)", DOCUMENTS[name])
     assert [link for link in links if not (ROOT / name).parent.joinpath(link).is_file()] == []
+
+
+def test_changelog_begins_with_the_version_of_the_package() -> None:
+    """`randusers --version` is the release that the first heading announces, or before it."""
+    (announced, *_) = re.findall(r"^## \[([\d.]+)\]", DOCUMENTS["CHANGELOG.md"], re.M)
+    assert re.fullmatch(rf"{re.escape(announced)}(\.dev\d+)?", version("randusers-assets"))
 
 
 def test_readme_links_to_every_document() -> None:

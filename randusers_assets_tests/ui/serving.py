@@ -60,7 +60,7 @@ def snapshot_served(directory: Path, *options: str, status: str = "SUCCESS") -> 
     keep = ("--directory", str(directory / "sandbox"))
     words = (str(BIN / "randusers"), "sandbox", *keep, *options, "--", *DEVELOPMENT)
     with served(directory / "dagster", *words) as url:
-        run_today(url, status)
+        run_day(url, today(), status)
         yield url
 
 
@@ -86,7 +86,7 @@ def served(home: Path, *words: str) -> Iterator[str]:
         ) as process,
     ):
         try:
-            wait(lambda: process.poll() is not None or _answers(url))
+            wait(lambda: process.poll() is not None or answers(url))
             if process.poll() is not None:
                 raise RuntimeError(f"the UI ended: {log_path.read_text()[-2000:]}")
             yield url
@@ -114,9 +114,9 @@ def today() -> str:
     return datetime.now(UTC).date().isoformat()
 
 
-def run_today(url: str, status: str) -> None:
-    """Launch the job for today as the UI does; RuntimeError if it does not end in this status."""
-    launched = graphql(url, LAUNCH, day=today())["launchRun"]
+def run_day(url: str, day: str, status: str) -> None:
+    """Launch the job for a day as the UI does; RuntimeError if it does not end in this status."""
+    launched = graphql(url, LAUNCH, day=day)["launchRun"]
     if "run" not in launched:
         raise RuntimeError(f"the run was not launched: {launched}")
 
@@ -136,7 +136,7 @@ def graphql(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  
     return answer.json()["data"]
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     """Whether the UI is served, which it is once the code is loaded."""
     try:
         return requests.get(f"{url}/server_info", timeout=patience()).ok
