@@ -1,5 +1,6 @@
 """The fixtures: no test reaches real AWS, and the API and S3 are real servers on loopback."""
 
+import gc
 import json
 import os
 import shutil
@@ -28,6 +29,17 @@ settings.load_profile("test")
 def pytest_xdist_auto_num_workers() -> int:
     """One worker more than processors: the tests wait for servers and processes."""
     return (os.cpu_count() or 1) + 1
+
+
+def pytest_configure() -> None:
+    """Import the tests without the garbage collector, as `randusers` imports Dagster."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect what the tests make, and not scan the imports each time: it takes a seventh."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
