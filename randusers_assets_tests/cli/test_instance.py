@@ -14,6 +14,7 @@ from randusers_assets.cli import instance
 from randusers_assets.cli.instance import open_instance
 from randusers_assets.cli.run import why_failed
 from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets_tests.cli.conftest import Randusers
 from randusers_assets_tests.patience import patience
 from randusers_assets_tests.sandbox.processes import RANDUSERS, run
 from randusers_sandbox.api import ApiSimulator, generated_users
@@ -47,7 +48,6 @@ def _make_database_read_only(home: Path) -> None:
 
 
 SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
-    "missing": (shutil.rmtree, NO_YAML),
     "read-only": (_make_read_only, KEEPS_NO_RUNS.format("Permission denied")),
     "database read-only": (
         _make_database_read_only,
@@ -55,6 +55,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
 }
 SPOILED_FOR_ALL: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (shutil.rmtree, NO_YAML),
     "a file": (_replace_by_a_file, NO_YAML),
     "no dagster.yaml": (lambda home: (home / "dagster.yaml").unlink(), NO_YAML),
     "history a file": (
@@ -101,10 +102,10 @@ def test_instance_is_not_opened_where_it_keeps_nothing(
 
 
 @pytest.mark.usefixtures("api")
-def test_doctor_shows_how_to_fix_dagster_home(home: Path) -> None:
+def test_doctor_shows_how_to_fix_dagster_home(home: Path, randusers_here: Randusers) -> None:
     """The same sentence is the line of the instance."""
     shutil.rmtree(home)
-    done = run(*RANDUSERS, "doctor", DAGSTER_HOME=str(home))
+    done = randusers_here("doctor", DAGSTER_HOME=str(home))
     line = f"FAIL  instance     DAGSTER_HOME, {NO_YAML.format(home=home)}"
     assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (1, line, "")
 

@@ -1,4 +1,4 @@
-"""`randusers list` and `rebuild`: past days, in processes, from the bucket."""
+"""`randusers list` and `rebuild`: past days, from the bucket."""
 
 import json
 import os
@@ -9,18 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from dagster_aws.s3 import S3Resource
 
-from randusers_assets.cli import past
+from randusers_assets.automation import daily
 from randusers_assets.contract import CONTRACT
-from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.publish.objects import load_csv, save
 from randusers_assets.pipeline.publish.verify import verify
 from randusers_assets.pipeline.storage.paths import csv_path, raw_pointer_path
 from randusers_assets.pipeline.storage.s3 import PROBE, Store
-from randusers_assets.resources import SnapshotStore
 from randusers_assets_tests.builders import raw_users_of, users
-from randusers_assets_tests.cli.conftest import TODAY
+from randusers_assets_tests.cli.conftest import TODAY, Randusers
 from randusers_assets_tests.patience import patience
 from randusers_assets_tests.pipeline.publish import bucket
 from randusers_assets_tests.pipeline.publish.test_access import DENIED, refuse_to_tell
@@ -36,19 +33,14 @@ FIRST, SECOND, THIRD, YESTERDAY = (
     (datetime.now(UTC).date() - timedelta(days=ago)).isoformat() for ago in (4, 3, 2, 1)
 )
 EXCHANGED = f"--from {THIRD} is after --to {FIRST}: exchange them."
-PARTITIONS = f"they run from {FIRST} to {TODAY} (RANDUSERS_START_DATE)."
+START = daily.get_first_partition_key()
+PARTITIONS = f"they run from {START} to {TODAY} (RANDUSERS_START_DATE)."
 NO_PARTITION = f"2999-01-01 is no partition: {PARTITIONS}"
 INTERRUPTED = (
     f"randusers: The run was interrupted before it published {SECOND}: the CSV that is published"
     " and its receipt stay as they were.\n"
 )
 LINE = r" +{} rows +[\d,]+ bytes  sha256 {}  \d{{4}}-\S+\+00:00  run {}"
-
-
-@pytest.fixture(autouse=True)
-def five_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The days from FIRST to today."""
-    monkeypatch.setenv("RANDUSERS_START_DATE", FIRST)
 
 
 def refusal(store: Store, date: str) -> str:
@@ -73,7 +65,9 @@ def shown_of(store: Store, date: str) -> dict[str, Any]:
     }
 
 
-def test_rebuild_publishes_each_day_from_its_raw_snapshot(store: Store, api: ApiSimulator) -> None:
+def test_rebuild_publishes_each_day_from_its_raw_snapshot(
+    store: Store, api: ApiSimulator, randusers_here: Randusers
+) -> None:
     """One line a day; one that fails does not stop the next; the API gets no request."""
     for date, count in ((FIRST, 10), (THIRD, 11)):
         save(store, date, raw_users_of(users(count)))
@@ -87,26 +81,28 @@ def test_rebuild_publishes_each_day_from_its_raw_snapshot(store: Store, api: Api
         assert re.fullmatch(f"published  {date}{shown}", line)
         assert len(list(verify(store, CONTRACT, date))) == 4
     assert failed == f"FAIL  {SECOND}  {refusal(store, SECOND)}"
-    again = randusers("rebuild", "--from", FIRST)
+    again = randusers_here("rebuild", "--from", FIRST)
     assert (again.returncode, again.stderr) == (0, "")
     assert again.stdout == first.replace("published", "unchanged") + "\n"
 
 
-def test_rebuild_of_today_does_not_fetch(store: Store, api: ApiSimulator) -> None:
+def test_rebuild_of_today_does_not_fetch(
+    store: Store, api: ApiSimulator, randusers_here: Randusers
+) -> None:
     """The day that the API still serves is made of its raw snapshot as well."""
-    missing = randusers("rebuild", "--from", TODAY)
+    missing = randusers_here("rebuild", "--from", TODAY)
     uri = store.uri(raw_pointer_path(CONTRACT, TODAY))
     problem = f"FAIL  {TODAY}  {uri} does not exist: materialize raw_users for {TODAY}.\n"
     assert (missing.returncode, missing.stdout) == (1, problem)
     save(store, TODAY, raw_users_of(users(10)))
-    assert randusers("rebuild", "--from", TODAY).returncode == 0
+    assert randusers_here("rebuild", "--from", TODAY).returncode == 0
     assert (len(load_csv(store, CONTRACT, TODAY)), api.requests) == (10, 0)
 
 
-def test_rebuild_prints_one_json_object(store: Store) -> None:
+def test_rebuild_prints_one_json_object(store: Store, randusers_here: Randusers) -> None:
     """Each day with its publication, or with the sentence that stderr has as well."""
     save(store, FIRST, raw_users_of(users(10)))
-    done = randusers("rebuild", "--from", FIRST, "--to", SECOND, "--json")
+    done = randusers_here("rebuild", "--from", FIRST, "--to", SECOND, "--json")
     error = refusal(store, SECOND)
     failure = "1 of 2 days failed."
     days = [
@@ -118,21 +114,26 @@ def test_rebuild_prints_one_json_object(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "status", "message"),
-    [
-        (f"--from {THIRD} --to {FIRST}", 1, EXCHANGED),
-        (f"--from {FIRST} --to 2999-01-01", 1, NO_PARTITION),
-        (f"--to {FIRST}", 2, "the following arguments are required: --from"),
-    ],
-    ids=["exchanged", "no partition", "no first day"],
+    ("last", "message"),
+    [(FIRST, EXCHANGED), ("2999-01-01", NO_PARTITION)],
+    ids=["exchanged", "no partition"],
 )
-def test_rebuild_refuses_a_wrong_range(store: Store, call: str, status: int, message: str) -> None:
+def test_rebuild_refuses_a_wrong_range(
+    store: Store, randusers_here: Randusers, last: str, message: str
+) -> None:
     """One sentence, before any day is rebuilt."""
-    save(store, FIRST, raw_users_of(users(10)))
-    done = randusers("rebuild", *call.split())
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr.splitlines()[-1].endswith(f": {message}")
-    assert store.head(csv_path(CONTRACT, FIRST)) is None
+    for date in (FIRST, THIRD):
+        save(store, date, raw_users_of(users(10)))
+    done = randusers_here("rebuild", "--from", THIRD, "--to", last)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"randusers: {message}\n")
+    assert [store.head(csv_path(CONTRACT, date)) for date in (FIRST, THIRD)] == [None, None]
+
+
+def test_rebuild_needs_a_first_day() -> None:
+    """There is no default: the call is refused."""
+    done = randusers("rebuild", "--to", FIRST)
+    sentence = "randusers rebuild: error: the following arguments are required: --from"
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (2, "", sentence)
 
 
 def test_rebuild_that_is_interrupted_begins_no_other_day(store: Store, s3_server: LocalS3) -> None:
@@ -165,70 +166,59 @@ def test_rebuild_that_is_interrupted_begins_no_other_day(store: Store, s3_server
     assert store.head(csv_path(CONTRACT, THIRD)) is None
 
 
-def test_list_shows_the_published_days_newest_first(store: Store) -> None:
+def test_list_shows_the_published_days_newest_first(
+    store: Store, randusers_here: Randusers
+) -> None:
     """Rows, bytes, digest, time and run of each; nothing of a day that is not published."""
-    nothing = randusers("list")
+    nothing = randusers("list", RANDUSERS_START_DATE=FIRST)
     sentence = f"No day since {FIRST} is published at s3://{store.bucket}/.\n"
     assert (nothing.returncode, nothing.stdout, nothing.stderr) == (0, "", sentence)
     for date, count in ((YESTERDAY, 11), (FIRST, 10)):
         bucket.publish_users(store, date, users(count))
-    listed = randusers("list")
+    listed = randusers_here("list")
     assert (listed.returncode, listed.stderr) == (0, "")
     lines = listed.stdout.splitlines()
     for line, date, count in zip(lines, (YESTERDAY, FIRST), (11, 10), strict=True):
         digest = bucket.csv_sha256(store, date)[:12]
         assert re.fullmatch(f"{date}{LINE.format(count, digest, 'run')}", line)
-    as_json = randusers("list", "--json")
+    as_json = randusers_here("list", "--json")
     days = [shown_of(store, date) for date in (YESTERDAY, FIRST)]
     assert json.loads(as_json.stdout) == {"days": days, "error": None}
     assert (as_json.returncode, as_json.stderr) == (0, "")
 
 
-def list_in_this_process(
-    monkeypatch: pytest.MonkeyPatch, snapshot_store: SnapshotStore
-) -> tuple[list[str], dict[str, Any], str]:
-    """What `randusers list` shows line by line and as JSON, and the sentence that it ends in."""
-    monkeypatch.setattr(past, "snapshot_store", snapshot_store)
-    lines: list[str] = []
-    report: dict[str, Any] = {"days": []}
-    try:
-        past.list_days(report, lines.append)
-    except SnapshotError as error:
-        return lines, report, str(error)
-    return lines, report, ""
-
-
-def test_list_names_a_csv_without_a_receipt(
-    store: Store, monkeypatch: pytest.MonkeyPatch, snapshot_store: SnapshotStore
-) -> None:
+def test_list_names_a_csv_without_a_receipt(store: Store, randusers_here: Randusers) -> None:
     """It is a line among the others, and the command fails."""
     for date in (FIRST, THIRD):
         bucket.publish_users(store, date, users(10))
     key = bucket.receipt_key(store, THIRD)
     bucket.delete(store, key)
-    lines, report, failure = list_in_this_process(monkeypatch, snapshot_store)
+    listed = randusers_here("list")
     uris = store.uri(csv_path(CONTRACT, THIRD)), store.uri(key)
     error = "{} has no receipt: {} does not exist; materialize users_csv for {}.".format(
         *uris, THIRD
     )
-    named, other = lines
-    assert (named, failure) == (f"FAIL  {THIRD}  {error}", "1 of 2 days failed.")
+    failure = "1 of 2 days failed."
+    assert (listed.returncode, listed.stderr) == (1, f"randusers: {failure}\n")
+    named, other = listed.stdout.splitlines()
+    assert named == f"FAIL  {THIRD}  {error}"
     assert other.startswith(f"{FIRST} ")
-    assert report["days"] == [{"date": THIRD, "error": error}, shown_of(store, FIRST)]
+    as_json = json.loads(randusers_here("list", "--json").stdout)
+    days = [{"date": THIRD, "error": error}, shown_of(store, FIRST)]
+    assert as_json == {"days": days, "error": failure}
 
 
 def test_list_without_list_bucket_asks_for_what_each_run_writes(
-    store: Store, s3_server: LocalS3, monkeypatch: pytest.MonkeyPatch
+    store: Store, s3_server: LocalS3, randusers_here: Randusers
 ) -> None:
     """Who may read the probe knows that a 403 is a day without a CSV; else nobody can tell."""
     bucket.publish_users(store, THIRD, users(10))
     with s3_proxy(s3_server.endpoint_url, refuse_to_tell) as url:
-        through = SnapshotStore(s3_resource=S3Resource(endpoint_url=url), bucket=store.bucket)
-        known, _, nothing = list_in_this_process(monkeypatch, through)
+        known = randusers_here("list", AWS_ENDPOINT_URL_S3=url)
         bucket.delete(store, PROBE)
-        listed, _, problem = list_in_this_process(monkeypatch, through)
-    assert nothing == ""
-    (line,) = listed
+        problem = randusers_here("list", AWS_ENDPOINT_URL_S3=url)
+    assert (known.returncode, known.stderr) == (0, "")
+    (line,) = known.stdout.splitlines()
     assert line.startswith(f"{THIRD} ")
-    assert known == listed
-    assert problem == f"{store.uri(csv_path(CONTRACT, TODAY))}: {DENIED}"
+    denied = f"randusers: {store.uri(csv_path(CONTRACT, TODAY))}: {DENIED}\n"
+    assert (problem.returncode, problem.stdout, problem.stderr) == (1, known.stdout, denied)
