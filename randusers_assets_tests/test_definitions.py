@@ -4,22 +4,40 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._cli.workspace.cli_target import workspace_opts_to_load_target
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from dagster_aws.s3 import S3Resource
 from dagster_shared.cli import WorkspaceOpts
 
 import randusers_assets
 from randusers_assets import definitions
+from randusers_assets.assets import raw_users, users_csv, users_df
 from randusers_assets.contract import CONTRACT
 from randusers_assets.definitions import defs
-from randusers_assets.metadata import raw_schema, table_schema
+from randusers_assets.metadata import raw_schema, table_schema, with_places
+from randusers_assets.resources import SnapshotStore
 from randusers_assets_tests.sandbox.processes import python, run
 
 ROOT = Path(__file__).parent.parent
 STRICT = ("-W", "error", "-c")
+LOAD = """
+import json, sys
+from randusers_assets.definitions import defs
+
+modules = sorted(sys.modules)
+import dagster as dg
+
+gate = {"snapshot_gate": defs.resources["snapshot_gate"]}
+config = {"snapshot_gate": {"config": {"accept_change": "why"}}}
+with dg.build_resources(gate, resource_config=config) as resources:
+    policy = str(resources.snapshot_gate.policy)
+uris = {s.key.path[0]: s.metadata.get("dagster/uri") for s in defs.resolve_all_asset_specs()}
+print(json.dumps({"modules": modules, "policy": policy, "uris": uris}))
+"""
 PLACES = {
     "raw_users": "raw_users/dt=YYYY-MM-DD/SHA256.jsonl.zst",
     "users_csv": "users_csv/dt=YYYY-MM-DD/users.csv",
@@ -35,31 +53,29 @@ def test_definitions_are_one_literal_in_45_lines() -> None:
     assert re.findall(r"^(?:if|for|def|class|with|try)\b", source, re.M) == []
 
 
-def test_definitions_load_without_a_warning_the_webserver_or_heavy_libraries() -> None:
+@pytest.fixture(scope="module")
+def loaded() -> dict[str, Any]:
+    """What a process says that loads the definitions with settings; it may not warn."""
+    settings = {"BUCKET": "lake", "PREFIX": "people", "MAX_REJECTED_RATIO": "0.25"}
+    done = python(*STRICT, LOAD, **{f"RANDUSERS_{name}": value for name, value in settings.items()})
+    assert (done.returncode, done.stderr) == (0, "")
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+def test_definitions_load_without_a_warning_the_webserver_or_heavy_libraries(
+    loaded: dict[str, Any],
+) -> None:
     """Heavy libraries are imported where they are used, and the webserver is never needed."""
-    done = python(
-        *STRICT,
-        "import sys, randusers_assets.definitions\n"
-        "heavy = {'pandas', 'email_validator', 'dagster_webserver', 'ministack', 'duckdb'}\n"
-        "print(sorted(heavy & set(sys.modules)))",
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+    heavy = {"pandas", "email_validator", "dagster_webserver", "ministack", "duckdb"}
+    assert heavy & set(loaded["modules"]) == set()
+    assert "randusers_assets.definitions" in loaded["modules"]
 
 
-def test_snapshot_gate_keeps_its_ratio_when_a_run_accepts_a_change() -> None:
+def test_snapshot_gate_keeps_its_ratio_when_a_run_accepts_a_change(loaded: dict[str, Any]) -> None:
     """The run config of the history gate's message changes nothing but `accept_change`."""
-    done = python(
-        *STRICT,
-        "import dagster as dg\n"
-        "from randusers_assets.definitions import defs\n"
-        "gate = {'snapshot_gate': defs.resources['snapshot_gate']}\n"
-        "config = {'snapshot_gate': {'config': {'accept_change': 'why'}}}\n"
-        "with dg.build_resources(gate, resource_config=config) as resources:\n"
-        "    print(resources.snapshot_gate.policy)\n",
-        RANDUSERS_MAX_REJECTED_RATIO="0.25",
-    )
     policy = "Policy(max_rejected_ratio=0.25, accept_rejects='', accept_change='why')"
-    assert done.stdout == f"{policy}\n"
+    assert loaded["policy"] == policy
 
 
 def test_definitions_run_every_job_in_one_process() -> None:
@@ -95,20 +111,16 @@ def test_definitions_are_valid_and_exported_by_the_package() -> None:
         _ = randusers_assets.nothing
 
 
-@pytest.mark.parametrize("bucket", ["lake", ""])
-def test_definitions_show_where_the_assets_are_if_a_bucket_is_set(bucket: str) -> None:
+def test_definitions_show_where_the_assets_are_if_a_bucket_is_set(
+    loaded: dict[str, Any],
+) -> None:
     """The address on an asset's page is the store's; without a bucket there is none."""
-    done = python(
-        *STRICT,
-        "import json\n"
-        "from randusers_assets.definitions import defs\n"
-        "specs = defs.resolve_all_asset_specs()\n"
-        "print(json.dumps({s.key.path[0]: s.metadata.get('dagster/uri') for s in specs}))\n",
-        RANDUSERS_BUCKET=bucket,
-        RANDUSERS_PREFIX="people",
-    )
-    uris = {name: f"s3://lake/people/{place}" if bucket else None for name, place in PLACES.items()}
-    assert (done.stderr, json.loads(done.stdout)) == ("", uris)
+    assert loaded["uris"] == {name: f"s3://lake/people/{place}" for name, place in PLACES.items()}
+    for bucket, shown in (("lake", set(PLACES)), ("", set())):
+        store = SnapshotStore(s3_resource=S3Resource(), bucket=bucket)
+        placed = with_places([raw_users, users_df, users_csv], store.run)
+        specs = [spec for asset in placed for spec in asset.specs]
+        assert {s.key.to_user_string() for s in specs if "dagster/uri" in s.metadata} == shown
 
 
 @pytest.mark.parametrize("name", PLACES)

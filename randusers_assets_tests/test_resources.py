@@ -17,7 +17,6 @@ from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
 from randusers_assets_tests.project import definitions_on
-from randusers_assets_tests.sandbox.processes import python
 from randusers_sandbox.api import ApiSimulator, generated_users
 
 # Dagster itself, as it initializes a resource that depends on another.
@@ -51,31 +50,6 @@ def test_random_users_api_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> No
         assert "s3cr3t" not in f"{one!r} {one} {one.api!r}"
     assert isinstance(copied.url, dg.EnvVar)
     assert isinstance(copied.token, dg.EnvVar)
-
-
-SNAPSHOTS = """
-from dagster._core.remote_representation.external_data import RepositorySnap
-from dagster._serdes import serialize_value
-from randusers_assets.definitions import defs, random_users_api
-
-print(serialize_value(RepositorySnap.from_def(defs.get_repository_def())))
-for name in ("users_snapshot_job", "__ASSET_JOB"):
-    print(serialize_value(defs.resolve_job_def(name).get_job_snapshot()))
-print(random_users_api.api.url, random_users_api.api.token)
-"""
-
-
-def test_definitions_snapshots_name_the_variables_of_secrets() -> None:
-    """What Dagster's UI and database get has the names; the values are there when they are used."""
-    url, token = "http://me:s3cr3t@127.0.0.1:9/users", "s3cr3tt0ken"
-    done = python("-c", SNAPSHOTS, RANDUSERS_API_URL=url, RANDUSERS_API_TOKEN=token)
-    *snapshots, used = done.stdout.splitlines()
-    assert used == f"{url} {token}", done.stderr
-    assert len(snapshots) == 3
-    for snapshot in snapshots:
-        assert "s3cr3t" not in snapshot
-        for name in ("RANDUSERS_API_URL", "RANDUSERS_API_TOKEN"):
-            assert f'{{"env": "{name}"}}' in snapshot.replace("\\", "")
 
 
 @pytest.mark.parametrize(

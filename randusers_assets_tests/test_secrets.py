@@ -41,8 +41,10 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster_shared.serdes import serialize_value
 from randusers_assets.definitions import defs, random_users_api, snapshot_store
 print(serialize_value(RepositorySnap.from_def(defs.get_repository_def())))
-print(serialize_value(defs.resolve_job_def("users_snapshot_job").get_job_snapshot()))
+for name in ("users_snapshot_job", "__ASSET_JOB"):
+    print(serialize_value(defs.resolve_job_def(name).get_job_snapshot()))
 print(random_users_api, snapshot_store)
+print(random_users_api.api.url, random_users_api.api.token)
 """
 
 
@@ -178,9 +180,15 @@ def test_failed_run_leaves_no_secret(
 
 
 def test_definitions_hold_no_secret(home: Path) -> None:
-    """What the UI and the run database get of the definitions, and the resources' repr."""
+    """The UI, the run database and a repr get variables' names; the values are there when used."""
     both = _settings("http://127.0.0.1:9/users", "RANDUSERS_API_TOKEN", home)
     both |= _settings("http://127.0.0.1:9/users", "RANDUSERS_API_URL", home)
     done = python("-c", _SNAPSHOT, **both)
-    assert "users_snapshot_job" in done.stdout, done.stderr
-    assert _leaks([("snapshot", done.stdout.encode() + done.stderr.encode())]) == []
+    *snapshots, resources, used = done.stdout.splitlines()
+    assert used == f"{both['RANDUSERS_API_URL']} {both['RANDUSERS_API_TOKEN']}", done.stderr
+    assert len(snapshots) == 3
+    for snapshot in snapshots:
+        for name in API_SECRETS:
+            assert f'{{"env": "{name}"}}' in snapshot.replace("\\", "")
+    seen = "".join((*snapshots, resources, done.stderr))
+    assert _leaks([("snapshot", seen.encode())]) == []
