@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,6 +39,11 @@ while True:
     signal.pause()
 """
 WAIT = (sys.executable, "-I", "-S", "-c", COMMAND)
+# `randusers` whose commands get less time to end.
+IMPATIENT = (
+    "import sys; from randusers_sandbox import guard; guard.STOP_SECONDS = 0.5;"
+    " from randusers_assets.cli.main import main; sys.exit(main())"
+)
 # Ignores the signals that its shell ignores.
 STUBBORN = "import time; print('started', flush=True); time.sleep(600)"
 ROOT = Path(__file__).parents[2]
@@ -52,10 +57,11 @@ def _settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _sandbox(directory: Path, *command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def _started(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a command without the settings of this process, and kill it at the end."""
     inherited = {k: v for k, v in os.environ.items() if k not in _settings(os.environ)}
     with subprocess.Popen(  # noqa: S603  # this project's own command line
-        [*RANDUSERS, "sandbox", "--users", "20", "--directory", str(directory), "--", *command],
+        command,
         env=inherited | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -69,6 +75,13 @@ def _sandbox(directory: Path, *command: str, **environment: str) -> Iterator[sub
         finally:
             bound.cancel()
             process.kill()
+
+
+def _sandbox(
+    directory: Path, *command: str, **environment: str
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    options = ("--users", "20", "--directory", str(directory))
+    return _started(*RANDUSERS, "sandbox", *options, "--", *command, **environment)
 
 
 def _first_line(process: subprocess.Popen[str]) -> str:
@@ -170,7 +183,8 @@ def test_supervisor_kills_a_command_that_ignores_signals(
 ) -> None:
     """A command and its child that ignore the signal are killed after a bound, and it is said."""
     stubborn = ("sh", "-c", 'trap "" INT TERM; "$@"; :', "sh", sys.executable, "-c", STUBBORN)
-    with _sandbox(tmp_path, *stubborn, **NO_API, **NO_S3) as process:
+    impatient = (sys.executable, "-c", IMPATIENT, "sandbox", "--directory", str(tmp_path))
+    with _started(*impatient, "--", *stubborn, **NO_API, **NO_S3) as process:
         assert _first_line(process) == "started\n"
         processes = descendants(process.pid)
         assert len(processes) == 3  # guard, shell, its child
@@ -178,7 +192,7 @@ def test_supervisor_kills_a_command_that_ignores_signals(
         _, output = process.communicate(timeout=patience())
         wait_until_gone(processes)
     assert process.returncode == 128 + 9
-    killed = f"the command did not end within {guard.STOP_SECONDS:g} s, so it was killed."
+    killed = "the command did not end within 0.5 s, so it was killed."
     assert output.splitlines()[-1] == f"randusers sandbox: {killed}"
 
 
