@@ -8,10 +8,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: .venv/installed  ## run the job once against a simulated API and a local S3
 	randusers sandbox --simulate-all -- randusers run --head 1
 
+# In .sandbox/dagster, as Dagster warns of a second dagster.yaml where it starts.
 dev: .venv/installed  ## open the Dagster UI with the same; data and run history stay in .sandbox/
 	@python -c 'import socket; socket.create_server(("127.0.0.1", $(PORT)))' 2> /dev/null || { echo "Port $(PORT) is in use: choose another one, as in make dev PORT=3001." >&2; exit 1; }
-	mkdir -p .sandbox/dagster && cp dagster.yaml .sandbox/dagster/
-	DAGSTER_HOME=$(CURDIR)/.sandbox/dagster randusers sandbox --directory .sandbox -- dagster dev --port $(PORT)
+	mkdir -p .sandbox/dagster && cp dagster.yaml .sandbox/dagster/ && ln -sf ../../.env .sandbox/dagster/
+	cd .sandbox/dagster && DAGSTER_HOME=$(CURDIR)/.sandbox/dagster PYTHONWARNINGS='ignore:Function `dev_command` is superseded' randusers sandbox --directory .. -- dagster dev --workspace ../../workspace.yaml --port $(PORT)
 
 test: .venv/installed  ## run all tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder

@@ -1,6 +1,7 @@
 """Start the UI for real, run the job through it, and open it in Chromium."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,11 +18,15 @@ import requests
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from randusers_assets_tests.patience import patience
+from randusers_sandbox.users import user
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 PAGE_MILLISECONDS = patience(60_000)
-DEVELOPMENT = (str(BIN / "dagster"), "dev", "--host", "127.0.0.1", "--port")
+# In the directory of a served UI: what its command printed.
+SERVED_LOG = "served.log"
+USERS = 20
+INVALID_EMAIL = "ada at example.com"
 
 GRAPH = "/locations/randusers_assets/asset-groups/randusers/lineage"
 CHECKS = "/assets/users_df?view=checks&checkDetail=emails_are_valid"
@@ -55,30 +60,43 @@ def browser() -> Iterator[Page]:
 
 
 @contextlib.contextmanager
-def snapshot_served(directory: Path, *options: str, status: str = "SUCCESS") -> Iterator[str]:
-    """Run `dagster dev` on the sandbox with these options, and the job, which must end so."""
-    keep = ("--directory", str(directory / "sandbox"))
-    words = (str(BIN / "randusers"), "sandbox", *keep, *options, "--", *DEVELOPMENT)
-    with served(directory / "dagster", *words) as url:
-        run_day(url, today(), status)
+def snapshot_served(directory: Path) -> Iterator[str]:
+    """`make dev` in this directory, after one successful run for today."""
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, directory)
+    makefile = ("-f", str(ROOT / "Makefile"), "-o", ".venv/installed")  # as it is: no installation
+    with served(directory, "make", *makefile, "dev", "PORT=") as url:
+        run_day(url, today(), "SUCCESS")
         yield url
 
 
 @contextlib.contextmanager
-def served(home: Path, *words: str) -> Iterator[str]:
-    """Serve a new instance, `home`, by a command whose last argument is the port; yield the URL."""
-    home.mkdir()
+def closed_gate_served(directory: Path) -> Iterator[str]:
+    """The UI after one run over users of whom one has no valid email."""
+    users = [json.loads(user(number)) for number in range(1, USERS + 1)]
+    users[0]["email"] = INVALID_EMAIL
+    (file := directory / "users.json").write_text(json.dumps(users))
+    (home := directory / "dagster").mkdir()
     shutil.copy(ROOT / "dagster.yaml", home)
+    sandbox = ("randusers", "sandbox", "--directory", str(directory), "--users-file", str(file))
+    dev = ("dagster", "dev", "--workspace", str(ROOT / "workspace.yaml"), "--port=")
+    with served(directory, *sandbox, "--", *dev, DAGSTER_HOME=str(home)) as url:
+        run_day(url, today(), "FAILURE")
+        yield url
+
+
+@contextlib.contextmanager
+def served(directory: Path, *words: str, **environment: str) -> Iterator[str]:
+    """Serve the UI by a command in a directory, whose last word lacks the port; yield the URL."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    log_path = home / "served.log"
     with (
-        log_path.open("wb") as log,
+        (directory / SERVED_LOG).open("wb") as log,
         subprocess.Popen(  # noqa: S603  # this environment's own commands
-            [*words, str(port)],
-            cwd=ROOT,
-            env=environment(home),
+            [*words[:-1], f"{words[-1]}{port}"],
+            cwd=directory,
+            env=_environment() | environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -88,21 +106,23 @@ def served(home: Path, *words: str) -> Iterator[str]:
         try:
             wait(lambda: process.poll() is not None or answers(url))
             if process.poll() is not None:
-                raise RuntimeError(f"the UI ended: {log_path.read_text()[-2000:]}")
+                raise RuntimeError(f"the UI ended: {(directory / SERVED_LOG).read_text()[-2000:]}")
             yield url
         finally:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(patience())
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def environment(home: Path) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """This environment with nothing real in it; today is the only partition, on every day."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("RANDUSERS_", "AWS_"))}
+    dropped = ("RANDUSERS_", "AWS_", "DAGSTER_", "MAKE", "PYTHONWARNINGS")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     return kept | {
-        "DAGSTER_HOME": str(home),
+        "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "RANDUSERS_START_DATE": today(),
         # How often Dagster's daemon looks at freshness policies; 30 by default.
         "FRESHNESS_DAEMON_INTERVAL_SECONDS": "1",

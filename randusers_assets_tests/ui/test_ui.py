@@ -27,14 +27,12 @@ from randusers_assets.sensors import (
 from randusers_assets_tests.ui import serving
 from randusers_sandbox.users import user
 
-USERS = 20
-INVALID_EMAIL = "ada at example.com"
 # What a node of the graph shows for an asset that was materialized.
 EVENT = ("Latest event", re.compile(r"\S.* ago"))
 SCHEDULE = "/locations/randusers_assets/schedules/users_snapshot_schedule"
 ADVICE = "fix them at the source, or set RANDUSERS_MAX_REJECTED_RATIO to at least 0.05."
-EMAILS = f"1 of {USERS} rows fail, first id 1, in email; {ADVICE}"
-RATIO = f"1 of {USERS} rows are set aside; {ADVICE}"
+EMAILS = f"1 of {serving.USERS} rows fail, first id 1, in email; {ADVICE}"
+RATIO = f"1 of {serving.USERS} rows are set aside; {ADVICE}"
 
 expect.set_options(timeout=serving.PAGE_MILLISECONDS)
 FRESHNESS = """{ assetNodes(assetKeys: [{path: ["users_csv"]}]) {
@@ -52,7 +50,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `snapshot` keeps its objects, and its Dagster instance under `dagster`."""
+    """Where `snapshot` runs."""
     return tmp_path_factory.mktemp("snapshot")
 
 
@@ -66,11 +64,7 @@ def snapshot(directory: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def closed_gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The UI of another instance, after one run over users of whom one has no valid email."""
-    directory = tmp_path_factory.mktemp("closed_gate")
-    users = [json.loads(user(number)) for number in range(1, USERS + 1)]
-    users[0]["email"] = INVALID_EMAIL
-    (file := directory / "users.json").write_text(json.dumps(users))
-    with serving.snapshot_served(directory, "--users-file", str(file), status="FAILURE") as url:
+    with serving.closed_gate_served(tmp_path_factory.mktemp("closed_gate")) as url:
         yield url
 
 
@@ -84,6 +78,15 @@ def sees(page: Page, *texts: str | re.Pattern[str]) -> None:
 def names(gates: dg.AssetChecksDefinition, *, blocking: bool = True) -> Sequence[str]:
     """The names of a step's checks: the gates alone, or the warnings as well."""
     return [spec.name for spec in gates.check_specs if spec.blocking or not blocking]
+
+
+def test_make_dev_starts_without_a_warning(directory: Path, snapshot: str) -> None:
+    """Nothing that a person would wonder about, up to the line that names the URL."""
+    start, url, _ = (directory / serving.SERVED_LOG).read_text().partition(snapshot)
+    assert url
+    warnings = [line for line in start.splitlines() if re.search(r"WARNING\b|Warning:", line)]
+    # Dagster's daemon, once for a new instance.
+    assert [line for line in warnings if "No cursor for event type" not in line] == []
 
 
 def test_graph_shows_three_materialized_assets(page: Page, snapshot: str) -> None:
@@ -121,7 +124,7 @@ def test_checks_page_shows_the_closed_gates_and_the_message(page: Page, closed_g
     sees(page, "Evaluation result", "Failed")
     sees(page, "id", "column", "value", "1", "email", "a•••")
     sees(page, "rows", "1", "Plots", "rows")
-    expect(page.get_by_text(INVALID_EMAIL)).to_have_count(0)
+    expect(page.get_by_text(serving.INVALID_EMAIL)).to_have_count(0)
     page.goto(closed_gate + serving.CHECKS.replace("emails_are_valid", "rejects_are_within_ratio"))
     sees(page, "Latest execution", RATIO)
     # The count is plotted; the share and what is allowed are text.
@@ -148,7 +151,7 @@ def test_failed_run_opens_with_the_message_of_the_closed_gates(
     closed = "Closed by emails_are_valid, rejects_are_within_ratio:"
     message = f"dagster._core.definitions.events.Failure: {closed} {EMAILS} {RATIO}"
     sees(page, "RUN_FAILURE", re.compile(r"Execution of run .*"), message, "Stack Trace:")
-    expect(page.get_by_text(INVALID_EMAIL)).to_have_count(0)
+    expect(page.get_by_text(serving.INVALID_EMAIL)).to_have_count(0)
 
 
 def test_catalog_describes_each_asset(page: Page, snapshot: str) -> None:
@@ -246,5 +249,5 @@ def test_freshness_warns_after_a_missed_day_and_fails_after_two(
 ) -> None:
     """With the project's dagster.yaml the state that the UI shows follows the last publication."""
     for hours, state in ((27, "WARNING"), (51, "DEGRADED"), (25, "HEALTHY")):
-        materialized(directory / "dagster", hours)
+        materialized(directory / ".sandbox" / "dagster", hours)
         serving.wait(partial(evaluated, snapshot, state))
