@@ -3,13 +3,11 @@
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
-from randusers_assets.assets import raw_users, users_csv, users_df
+from randusers_assets import assets, checks, sensors
 from randusers_assets.automation import users_snapshot_job, users_snapshot_schedule
-from randusers_assets.checks import raw_users_gates, users_csv_gates, users_df_gates
 from randusers_assets.io_managers import users_io_manager
 from randusers_assets.metadata import with_places
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
-from randusers_assets.sensors import alerts
 from randusers_assets.settings import setting, setting_for_a_run
 
 random_users_api = RandomUsersApi(
@@ -28,11 +26,15 @@ snapshot_store = SnapshotStore(
 )
 
 defs = dg.Definitions(
-    assets=with_places([raw_users, users_df, users_csv], snapshot_store.run),
-    asset_checks=[raw_users_gates, users_df_gates, users_csv_gates],
+    assets=with_places([assets.raw_users, assets.users_df, assets.users_csv], snapshot_store.run),
+    asset_checks=[checks.raw_users_gates, checks.users_df_gates, checks.users_csv_gates],
     jobs=[users_snapshot_job],
     schedules=[users_snapshot_schedule],
-    sensors=alerts,
+    sensors=[
+        sensors.users_snapshot_failure_alert,
+        sensors.users_snapshot_recovery_alert,
+        sensors.users_csv_overdue_alert,
+    ],
     executor=dg.in_process_executor,  # each process imports Dagster anew
     resources={
         "random_users_api": random_users_api,

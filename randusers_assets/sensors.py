@@ -60,9 +60,6 @@ def users_csv_overdue_alert(context: dg.SensorEvaluationContext) -> dg.SkipReaso
     return dg.SkipReason(reason or "users_csv is overdue: the alert is sent.")
 
 
-alerts = [users_snapshot_failure_alert, users_snapshot_recovery_alert, users_csv_overdue_alert]
-
-
 def failure_text(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     """Why a run failed; only a `dagster.Failure` is quoted: other messages may hold data."""
     types = {dg.DagsterEventType.ASSET_CHECK_EVALUATION, dg.DagsterEventType.STEP_FAILURE}
