@@ -7,6 +7,7 @@ import dagster as dg
 
 from randusers_assets import metadata
 from randusers_assets.automation import daily, is_present
+from randusers_assets.checks import explain_refusal
 from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import RETRY_POLICY, dagster_failures
 from randusers_assets.pipeline.fetch.snapshot import log_every_tenth
@@ -51,7 +52,8 @@ def raw_users(
             with metadata.record_seconds(context, "fetch"):
                 raw = random_users_api.fetch(snapshot_store.run, log_every_tenth(context.log.info))
         else:
-            raw = snapshot_store.run.keep_raw(date)
+            with explain_refusal(context):
+                raw = snapshot_store.run.keep_raw(date)
             context.log.info("Kept the raw snapshot, fetched at %s.", raw.facts.fetched_at)
             context.add_output_metadata(metadata.kept_metadata(raw.facts))
     context.add_output_metadata(metadata.fetch_metadata(raw.facts))

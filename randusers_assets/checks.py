@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import dagster as dg
@@ -12,6 +13,7 @@ from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import INTERRUPTED_CHECK, dagster_failures
 from randusers_assets.pipeline.audit.gates import Finding, describe_closed, judge_raw
 from randusers_assets.pipeline.audit.rules import row_rules
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
 from randusers_assets.pipeline.publish.verify import read_back
 from randusers_assets.resources import SnapshotGate, SnapshotStore
@@ -93,6 +95,29 @@ def check_results(
         )
     if closed := describe_closed(findings):
         raise dg.Failure(closed, allow_retries=False)
+
+
+@contextmanager
+def explain_refusal(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """Fail the checks of raw_users for its day, with the message, if that day is refused.
+
+    They do not run then; by itself Dagster would show "Execution failed" and no reason.
+    """
+    try:
+        yield
+    except SnapshotError as refusal:
+        for name in RAW_USERS_GATES if not refusal.retryable else ():
+            evaluation = dg.AssetCheckEvaluation(
+                asset_key=context.asset_key,
+                check_name=name,
+                passed=False,
+                severity=dg.AssetCheckSeverity("WARN" if name in ONLY_WARN else "ERROR"),
+                description=str(refusal),
+                metadata={"run": dg.MetadataValue.dagster_run(context.run.run_id)},
+                partition=context.partition_key,
+            )
+            context.instance.report_runless_asset_event(evaluation)
+        raise
 
 
 # `can_subset`: the UI can execute one of them.

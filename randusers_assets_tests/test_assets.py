@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from dagster_aws.s3 import S3Resource
 
+from randusers_assets.checks import raw_users_gates
 from randusers_assets.contract import CONTRACT
 from randusers_assets.errors import failure_message, gate_failed, root_cause
 from randusers_assets.pipeline.publish.objects import load_csv, save
@@ -31,7 +32,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:InitResourceContext.dagster_run:
 
 # A run that starts before midnight may still fetch in the hour after it.
 TODAY = datetime.now(UTC).date().isoformat()
-YESTERDAY, PAST = ((datetime.now(UTC).date() - timedelta(days=ago)).isoformat() for ago in (1, 2))
+YESTERDAY, PAST, OLDER = (
+    (datetime.now(UTC).date() - timedelta(days=ago)).isoformat() for ago in (1, 2, 3)
+)
 USERS_CSV = [dg.AssetKey("users_csv")]
 BAD = {"email": "somebody@nowhere"}
 TWO_BAD = [user(1, **BAD), user(2, dob_age="four"), *users(10)[2:]]
@@ -275,3 +278,29 @@ def test_raw_users_of_a_past_day_that_cannot_be_loaded_are_refused(
         " or materialize today's partition."
     )
     assert bucket.state_of(store) == before
+
+
+def test_checks_of_a_refused_day_fail_in_its_message(
+    snapshot_store: SnapshotStore, instance: dg.DagsterInstance
+) -> None:
+    """Those of raw_users, which cannot run; a day with a stored raw snapshot keeps its results."""
+    save(snapshot_store.store, PAST, raw_users_of(users(10)))
+    job = definitions_on(snapshot_store).resolve_job_def("users_snapshot_job")
+    kept, refused = (
+        job.execute_in_process(partition_key=date, instance=instance, raise_on_error=False)
+        for date in (PAST, OLDER)
+    )
+    assert (kept.success, refused.success) == (True, False)
+    shown = set()
+    for spec in raw_users_gates.check_specs:
+        history = instance.event_log_storage.get_asset_check_execution_history(spec.key, limit=9)
+        found = [record.evaluation for record in history]
+        shown |= {
+            (spec.name, one.partition, one.passed, one.description)
+            for one in found
+            if isinstance(one, dg.AssetCheckEvaluation)
+        }
+    names = [spec.name for spec in raw_users_gates.check_specs]
+    failed = {(name, OLDER, False, message_of(refused)) for name in names}
+    assert {one for one in shown if not one[2]} == failed
+    assert {one[:2] for one in shown - failed} == {(name, PAST) for name in names}
