@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,14 +11,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import requests
+from dagster_aws.s3 import S3Resource
 from playwright.sync_api import Page, ViewportSize, sync_playwright
 
+from randusers_assets.pipeline.publish.objects import save
+from randusers_assets.resources import SnapshotStore
+from randusers_assets_tests.builders import raw_users_of, users
 from randusers_assets_tests.patience import patience
+from randusers_sandbox.s3 import ACCESS_KEY, REGION
+from randusers_sandbox.supervisor import BUCKET
 from randusers_sandbox.users import user
 
 ROOT = Path(__file__).parents[2]
@@ -72,15 +79,20 @@ def snapshot_served(directory: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def closed_gate_served(directory: Path) -> Iterator[str]:
-    """The UI after one run over users of whom one has no valid email."""
-    users = [json.loads(user(number)) for number in range(1, USERS + 1)]
-    users[0]["email"] = INVALID_EMAIL
-    (file := directory / "users.json").write_text(json.dumps(users))
+    """The UI after one run over users of whom one has no valid email.
+
+    Of the three days before, only the second has a raw snapshot.
+    """
+    sent = [json.loads(user(number)) for number in range(1, USERS + 1)]
+    sent[0]["email"] = INVALID_EMAIL
+    (file := directory / "users.json").write_text(json.dumps(sent))
     (home := directory / "dagster").mkdir()
     shutil.copy(ROOT / "dagster.yaml", home)
     sandbox = ("randusers", "sandbox", "--directory", str(directory), "--users-file", str(file))
     dev = ("dagster", "dev", "--workspace", str(ROOT / "workspace.yaml"), "--port=")
-    with served(directory, *sandbox, "--", *dev, DAGSTER_HOME=str(home)) as url:
+    environment = {"DAGSTER_HOME": str(home), "RANDUSERS_START_DATE": past_day(3)}
+    with served(directory, *sandbox, "--", *dev, **environment) as url:
+        store_raw(directory, past_day(2))
         run_day(url, today(), "FAILURE")
         yield url
 
@@ -132,6 +144,23 @@ def _environment() -> dict[str, str]:
 def today() -> str:
     """The current UTC day, which is the partition that the API can fill."""
     return datetime.now(UTC).date().isoformat()
+
+
+def past_day(ago: int) -> str:
+    """A UTC day so many days ago."""
+    return (datetime.now(UTC).date() - timedelta(days=ago)).isoformat()
+
+
+def store_raw(directory: Path, date: str) -> None:
+    """Store a raw snapshot of a day in the local S3 of a served UI."""
+    (url,) = re.findall(rf"bucket {BUCKET}, at (\S+)\.", (directory / SERVED_LOG).read_text())
+    s3 = S3Resource(
+        endpoint_url=url,
+        region_name=REGION,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=ACCESS_KEY,
+    )
+    save(SnapshotStore(s3_resource=s3, bucket=BUCKET).store, date, raw_users_of(users(USERS)))
 
 
 def run_day(url: str, day: str, status: str) -> None:
