@@ -23,6 +23,7 @@ snapshot_store = SnapshotStore(
     bucket=setting("RANDUSERS_BUCKET"),
     prefix=setting("RANDUSERS_PREFIX"),
     kms_key_id=setting("RANDUSERS_KMS_KEY_ID"),
+    owner=setting("RANDUSERS_BUCKET_OWNER"),
 )
 
 defs = dg.Definitions(

@@ -62,6 +62,7 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
     bucket: str = Field(description="The bucket, `RANDUSERS_BUCKET`")
     prefix: str = Field(default="", description="Key prefix, `RANDUSERS_PREFIX`")
     kms_key_id: str = Field(default="", description="SSE-KMS key; else the bucket's default")
+    owner: str = Field(default="", description="The bucket's account, `RANDUSERS_BUCKET_OWNER`")
 
     _run: SnapshotRun | None = PrivateAttr(None)
 
@@ -75,7 +76,7 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
         """The steps and results of this run, which all its steps in one process share."""
         if self._run is None:
             settings = self.s3_resource.model_dump_json()
-            place = self.bucket, self.prefix, self.kms_key_id
+            place = self.bucket, self.prefix, self.kms_key_id, self.owner
             self._run = SnapshotRun(Store(lambda: _client(settings), *place), CONTRACT)
         return self._run
 

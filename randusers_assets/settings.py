@@ -43,6 +43,9 @@ SETTINGS: Mapping[str, Setting] = {
     "RANDUSERS_BUCKET": Setting(
         "", r"arn:\S+|[^\s/]*", "a bucket's name alone, without s3:// and /", "For snapshots"
     ),
+    "RANDUSERS_BUCKET_OWNER": Setting(
+        "", r"(\d{12})?", "an AWS account id of 12 digits", "Bucket's account"
+    ),
     "RANDUSERS_PREFIX": Setting("", r"\S*", "a key prefix", "Key prefix"),
     "RANDUSERS_API_URL": Setting(
         CONTRACT.url, URL, "an http(s) URL without a query", "Users API", secret=True

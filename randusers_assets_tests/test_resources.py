@@ -81,6 +81,13 @@ def test_snapshot_gate_asks_why_a_run_allows_more_rejects(
     )
 
 
+def test_snapshot_store_is_the_store_of_the_pipeline() -> None:
+    """Each setting arrives."""
+    given = {"bucket": "b", "prefix": "p", "kms_key_id": "k", "owner": "111122223333"}
+    made = SnapshotStore(s3_resource=S3Resource(), **given).store
+    assert {name: getattr(made, name) for name in given} == given
+
+
 def test_snapshot_store_builds_one_client_for_the_same_settings() -> None:
     """Building a boto3 client takes longer than most requests; other settings get their own."""
 

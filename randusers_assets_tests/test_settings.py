@@ -36,6 +36,7 @@ def test_setting_default_has_its_form(name: str, monkeypatch: pytest.MonkeyPatch
         ("RANDUSERS_API_URL", "http://example.com", "ftp://example.com"),
         ("RANDUSERS_BUCKET", "lake", "s3://lake"),
         ("RANDUSERS_BUCKET", "arn:aws:s3:eu-west-1:1:accesspoint/lake", "lake/"),
+        ("RANDUSERS_BUCKET_OWNER", "111122223333", "1111-2222-3333"),
         ("RANDUSERS_START_DATE", "2025-12-31", "yesterday"),
         ("RANDUSERS_START_DATE", "2024-02-29", "2026-02-31"),
         pytest.param("RANDUSERS_START_DATE", f"{TODAY}", f"{FUTURE}", id="start in the future"),

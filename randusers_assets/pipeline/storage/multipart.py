@@ -18,7 +18,8 @@ PART_BYTES = 256 * 1024**2
 
 def upload_in_parts(
     client: "S3Client",
-    request: dict[str, Any],
+    address: dict[str, Any],
+    described: dict[str, Any],
     body: TempFile,
     sha256: str,
     condition: dict[str, Any],
@@ -28,8 +29,8 @@ def upload_in_parts(
     ClientError BadDigest if all parts together do not have the digest `sha256`: S3 checks each
     part, but a full-object SHA-256 only of one PUT (AWS: "Checking object integrity").
     """
-    upload = client.create_multipart_upload(**request, ChecksumAlgorithm="SHA256")
-    where = {"Bucket": request["Bucket"], "Key": request["Key"], "UploadId": upload["UploadId"]}
+    upload = client.create_multipart_upload(**address, **described, ChecksumAlgorithm="SHA256")
+    where = {**address, "UploadId": upload["UploadId"]}
     try:
         parts = _send_parts(client, where, body, sha256)
         return client.complete_multipart_upload(

@@ -76,6 +76,7 @@ class Store:
     bucket: str
     prefix: str = ""
     kms_key_id: str = ""
+    owner: str = ""
     _access: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     @cached_property
@@ -96,6 +97,11 @@ class Store:
     def uri(self, path: str) -> str:
         """The `s3://` URI of a path below the prefix."""
         return f"s3://{self.bucket}/{self.key(path)}"
+
+    def _address(self, path: str) -> dict[str, Any]:
+        # S3 refuses a request for a bucket of another account than the one that is expected.
+        owner = {"ExpectedBucketOwner": self.owner} if self.owner else {}
+        return {"Bucket": self.bucket, "Key": self.key(path), **owner}
 
     def altered(self, path: str, advice: str) -> Altered:
         """The error for an object whose bytes are not those that were written."""
@@ -121,7 +127,7 @@ class Store:
         """What is stored at a path; None if nothing is."""
         try:
             with self._explain(path):
-                return _stored(self.client.head_object(Bucket=self.bucket, Key=self.key(path)))
+                return _stored(self.client.head_object(**self._address(path)))
         except Missing:
             return None
         except Denied:
@@ -166,7 +172,7 @@ class Store:
         """An object in chunks, and what S3 says of it; a missing one's error ends with `advice`."""
         try:
             with self._explain(path, advice):
-                answer = self.client.get_object(Bucket=self.bucket, Key=self.key(path))
+                answer = self.client.get_object(**self._address(path))
                 try:
                     stored = _stored(answer)
                 except BotoCoreError:
@@ -203,28 +209,33 @@ class Store:
         """
         size, digest = _size_and_sha256(body)
         sha256 = sha256 or digest
-        request: dict[str, Any] = {"Bucket": self.bucket, "Key": self.key(path)}
-        request |= {"ContentType": content_type, "Metadata": {"sha256": sha256}}
+        address = self._address(path)
+        described: dict[str, Any] = {"ContentType": content_type, "Metadata": {"sha256": sha256}}
         if self.kms_key_id:
-            request |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
+            described |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": self.kms_key_id}
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if replaces is None else {}
         if isinstance(replaces, Stored):
             condition = {"IfMatch": replaces.etag}
 
         def send() -> Any:  # noqa: ANN401  # the two answers share only the fields read below
             if isinstance(body, TempFile) and size > SINGLE_PUT_BYTES:
-                return upload_in_parts(self.client, request, body, sha256, condition)
+                return upload_in_parts(self.client, address, described, body, sha256, condition)
             checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
             source = body if isinstance(body, bytes) else body.reader()
             return self.client.put_object(
-                **request, **condition, Body=source, ContentLength=size, ChecksumSHA256=checksum
+                **address,
+                **described,
+                **condition,
+                Body=source,
+                ContentLength=size,
+                ChecksumSHA256=checksum,
             )
 
         with self._explain(path, conditional=bool(condition)):
             answer = _send_again_while_busy(send)
             _require_whole_head(answer)
         version_id = answer.get("VersionId")
-        return Stored(answer["ETag"], size, version_id, request["Metadata"], content_type)
+        return Stored(answer["ETag"], size, version_id, described["Metadata"], content_type)
 
     def swap(
         self, path: str, decide: Callable[[], Stored | Replacement], *, content_type: str
@@ -264,9 +275,9 @@ class Store:
                     return
                 time.sleep(pause)
                 rest: dict[str, Any] = {"Range": f"bytes={at}-"} if at else {}
-                body = self.client.get_object(
-                    Bucket=self.bucket, Key=self.key(path), IfMatch=stored.etag, **rest
-                )["Body"]
+                body = self.client.get_object(**self._address(path), IfMatch=stored.etag, **rest)[
+                    "Body"
+                ]
 
     @contextlib.contextmanager
     def _explain(self, path: str, advice: str = "", *, conditional: bool = False) -> Iterator[None]:
@@ -279,7 +290,9 @@ class Store:
         except (BotoCoreError, ClientError, OSError, RecursionError) as error:
             if isinstance(error, OSError) and error.errno:
                 raise  # a temp file's
-            explained = explain(error, uri, endpoint, advice=advice, conditional=conditional)
+            explained = explain(
+                error, uri, endpoint, owner=self.owner, advice=advice, conditional=conditional
+            )
             explained.args = (" ".join([str(explained), *getattr(error, "__notes__", [])]),)
             raise explained from None  # S3's own message may hold what no log should
 

@@ -53,7 +53,7 @@ def parts_left(error: Exception) -> str:
 
 
 def explain(
-    error: Exception, uri: str, endpoint: str, *, advice: str, conditional: bool
+    error: Exception, uri: str, endpoint: str, *, owner: str, advice: str, conditional: bool
 ) -> SnapshotError:
     """Why a request for `uri` failed; `advice` ends the message of a missing object."""
     if isinstance(error, (exceptions.ProfileNotFound, exceptions.ConfigParseError)):
@@ -87,6 +87,8 @@ def explain(
         )
     operation, code, status = error.operation_name, _code(error), _status(error)
     of_kms = code == "AccessDenied" and "kms" in _message(error).lower()
+    # To a wrong owner, S3 answers as to a lack of permission.
+    another = owner and f" Or {owner} does not own the bucket: correct RANDUSERS_BUCKET_OWNER."
     action = "s3:GetObject" if operation in ("HeadObject", "GetObject") else "s3:PutObject"
     match operation, code:
         case _ if conditional and (status in (409, 412) or code == "NoSuchKey"):
@@ -113,6 +115,7 @@ def explain(
                 f"{uri}: S3 refused s3:GetObject, or there is no such object (it says the same of"
                 " both where s3:ListBucket is not allowed): allow s3:GetObject to these"
                 " credentials, as deploy/iam-policy.json does, and see that the day is published."
+                + another
             )
         case _, "NoSuchBucket":
             return SnapshotError(
@@ -126,7 +129,7 @@ def explain(
         case _, "AccessDenied" | "403":
             return SnapshotError(
                 f"{uri}: S3 refused {action} ({code}): allow it to these credentials, as"
-                " deploy/iam-policy.json does."
+                f" deploy/iam-policy.json does.{another}"
             )
         case _ if code in _DIGESTS:
             return SnapshotError(

@@ -288,6 +288,58 @@ def test_upload_that_fails_says_whether_its_parts_are_left(
     assert faulty.calls[-1] == "DELETE uploadId"
 
 
+OWNER, ANOTHER = "111122223333", "444455556666"
+NOT_OWNER = f" Or {ANOTHER} does not own the bucket: correct RANDUSERS_BUCKET_OWNER."
+
+
+def store_of(faulty: Faulty, owner: str) -> Store:
+    """The store of this test with the setting `RANDUSERS_BUCKET_OWNER`."""
+    client = faulty.store.client
+    return Store(lambda: client, faulty.bucket, owner=owner)
+
+
+@pytest.mark.parametrize("owner", ["", OWNER])
+def test_bucket_owner_is_named_in_every_request(
+    faulty: Faulty, parts: TempFile, owner: str
+) -> None:
+    """Where it is set, S3 gets it with each get, head and put, and with each step of an upload."""
+    store = store_of(faulty, owner)
+    faulty.rule = times(1, Fault(lose="rest"), "GET")
+    put(store)
+    store.head("a")
+    store.read("a", "advice")
+    store.put("a", parts, content_type="text/csv")
+    with pytest.raises(SnapshotError):
+        store.put("a", parts, content_type="text/csv", sha256="0" * 64)
+    assert {*faulty.calls} == {"PUT", "HEAD", "GET", *UPLOAD, "DELETE uploadId"}
+    named = [r.headers.get("x-amz-expected-bucket-owner", "") for r in faulty.requests]
+    assert named == [owner] * len(faulty.calls)
+
+
+def test_bucket_of_another_owner_is_refused(faulty: Faulty) -> None:
+    """S3 answers as it does to a lack of permission, so that the message names both."""
+
+    def rule(request: Request) -> Fault | None:
+        expected = request.headers.get("x-amz-expected-bucket-owner", OWNER)
+        code = "" if request.method == "HEAD" else "AccessDenied"  # HEAD's answer has no body
+        return None if expected == OWNER else Fault(answer=error(403, code))
+
+    faulty.rule = rule
+    put(store_of(faulty, OWNER))
+    other = store_of(faulty, ANOTHER)
+    acts: list[tuple[Callable[[], object], str]] = [
+        (lambda: put(other), "S3 refused s3:PutObject (AccessDenied): "),
+        (lambda: other.head("a"), "S3 refused s3:GetObject, or there is no such object"),
+        (lambda: other.read("a", "advice"), "S3 refused s3:GetObject, or there is no such object"),
+    ]
+    for act, refused in acts:
+        with pytest.raises(SnapshotError) as caught:
+            act()
+        assert str(caught.value).startswith(f"s3://{faulty.bucket}/a: {refused}")
+        assert str(caught.value).endswith(NOT_OWNER)
+    assert put(store_of(faulty, OWNER)) == put(store_of(faulty, ""))
+
+
 def test_iam_policy_allows_what_the_store_does_and_no_more(faulty: Faulty, parts: TempFile) -> None:
     """Every request of the store is one of the actions; a KMS key needs the two of its own."""
     put(faulty.store)
