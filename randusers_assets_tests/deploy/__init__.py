@@ -1,0 +1,1 @@
+"""The tests of `deploy/`, on servers that stand in for AWS."""
