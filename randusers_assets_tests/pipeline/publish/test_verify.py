@@ -11,6 +11,7 @@ from randusers_assets.pipeline.audit import csv_format
 from randusers_assets.pipeline.audit.gates import Finding
 from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
 from randusers_assets.pipeline.publish.objects import keep, save
+from randusers_assets.pipeline.publish.publish import CODE_VERSION
 from randusers_assets.pipeline.publish.verify import read_back, verify
 from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.s3 import Store
@@ -274,7 +275,7 @@ def test_verify_of_a_publication_under_another_contract_says_so(store: Store) ->
     bucket.edit_receipt(store, contract_version="0")
     assert difference(store) == (
         f"{store.uri(bucket.receipt_key(store))}: published under contract version 0, and this"
-        f" code has version {CONTRACT.version}: verify it with the code of version 0.1.0."
+        f" code has version {CONTRACT.version}: verify it with the code of version {CODE_VERSION}."
     )
 
 
