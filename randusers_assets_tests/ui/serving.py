@@ -130,7 +130,7 @@ def served(directory: Path, *words: str, **environment: str) -> Iterator[str]:
 
 
 def _environment() -> dict[str, str]:
-    """This environment with nothing real in it; today is the only partition, on every day."""
+    """This environment with nothing real in it; by itself it makes today the only partition."""
     dropped = ("RANDUSERS_", "AWS_", "DAGSTER_", "MAKE", "PYTHONWARNINGS")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
     return kept | {

@@ -173,7 +173,7 @@ def test_past_day_is_rebuilt_from_its_raw_snapshot(page: Page, closed_gate: str)
     page.goto(closed_gate + "/assets/users_csv?view=checks&checkDetail=matches_its_receipt")
     sees(page, "Latest execution", "The object matches its receipt.")
     sees(page, "Evaluation result", "Passed")
-    sees(page, "Partition", re.compile(r".*"), day)
+    sees(page, "Partition", day)
 
 
 def test_checks_page_says_why_a_past_day_is_refused(page: Page, closed_gate: str) -> None:
