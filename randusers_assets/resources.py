@@ -1,5 +1,7 @@
 """The API, the bucket and the gates' policy as Dagster resources."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from randusers_assets.pipeline.fetch.snapshot import Progress
 from randusers_assets.pipeline.flatten.frames import RawUsers
 from randusers_assets.pipeline.steps import SnapshotRun
 from randusers_assets.pipeline.storage.s3 import Store
+from randusers_assets.pipeline.storage.tempfiles import close_temp_files
 from randusers_assets.pipeline.storage.time_limits import (
     CONNECT_SECONDS,
     READ_SECONDS,
@@ -80,10 +83,11 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
             self._run = SnapshotRun(Store(lambda: _client(settings), *place), CONTRACT)
         return self._run
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002  # Dagster's signature
-        """Release the run's temp files."""
-        if self._run is not None:
-            self._run.release()
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["SnapshotStore"]:
+        """Free the disk space of a run when it ends; what a person loads by hand stays."""
+        with close_temp_files() if context.run else nullcontext():
+            yield self
 
 
 @cache

@@ -1,7 +1,7 @@
 """The Dagster resources: settings they refuse, the policy of a run, and what a run shares."""
 
 import gc
-import weakref
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from randusers_assets.pipeline.audit.gates import Policy
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.fetch.client import Api
 from randusers_assets.pipeline.steps import SnapshotRun
-from randusers_assets.pipeline.storage.tempfiles import TempFile
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
+from randusers_assets_tests.builders import users
+from randusers_assets_tests.pipeline.storage.test_tempfiles import open_files_in
 from randusers_assets_tests.project import definitions_on
+from randusers_assets_tests.test_assets import api_of
 from randusers_sandbox.api import ApiSimulator, generated_users
 
 # Dagster itself, as it initializes a resource that depends on another.
@@ -120,24 +122,28 @@ def test_snapshot_store_run_is_shared_by_assets_checks_and_the_io_manager(
     assert len({id(run) for run in runs}) == 1
 
 
-def test_snapshot_store_releases_its_temp_files_when_the_run_ends(
-    snapshot_store: SnapshotStore, instance: dg.DagsterInstance, tmp_path: Path
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc lists the open files")
+@pytest.mark.parametrize(("changes", "success"), [({}, True), ({"email": "nobody"}, False)])
+def test_snapshot_store_leaves_no_temp_file_open_when_the_run_ends(
+    snapshot_store: SnapshotStore,
+    instance: dg.DagsterInstance,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    changes: dict[str, object],
+    success: bool,
 ) -> None:
-    """The next run of the process starts with a new object, and with the disk space back."""
-    runs: list[SnapshotRun] = []
-    files: list[weakref.ref[TempFile]] = []
-
-    @dg.asset
-    def fetched(random_users_api: RandomUsersApi, snapshot_store: SnapshotStore) -> None:
-        runs.append(snapshot_store.run)
-        raw = random_users_api.fetch(runs[-1], lambda _page, _pages: None)
-        files.append(weakref.ref(runs[-1].decode(raw).frames.file))
-
-    with ApiSimulator(generated_users(10, tmp_path)) as api:
-        ours = RandomUsersApi(url=api.url)
-        resources = {"random_users_api": ours, "snapshot_store": snapshot_store}
-        for _ in range(2):
-            dg.materialize([fetched], instance=instance, resources=resources)
-    gc.collect()
-    assert [file() for file in files] == [None, None]
-    assert runs[0] is not runs[1]
+    """A run that publishes and one that fails free the disk, without the garbage collector."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gc.disable()
+    try:
+        with api_of(users(10, **changes), tmp_path / "api") as api:
+            before = open_files_in(tmp_path)
+            job = definitions_on(snapshot_store, api.url).resolve_job_def("users_snapshot_job")
+            today = datetime.now(UTC).date().isoformat()
+            result = job.execute_in_process(
+                instance=instance, partition_key=today, raise_on_error=False
+            )
+            assert (result.success, open_files_in(tmp_path)) == (success, before)
+    finally:
+        gc.enable()

@@ -114,10 +114,6 @@ class SnapshotRun:
             return frames
         return self.flatten(self.load_raw(date))
 
-    def release(self) -> None:
-        """Drop what was computed, and with it the temp files."""
-        self._kept.clear()
-
     def _once(self, what: str, key: object, compute: Callable[[], T]) -> T:
         if what not in self._kept or self._kept[what][0] != key:
             self._kept[what] = (key, compute())

@@ -1,11 +1,9 @@
 """One run without Dagster: each pass once, and what is published comes from the raw snapshot."""
 
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -180,20 +178,3 @@ def test_kept_judgement_is_that_of_the_rows_the_day_and_the_policy(
     assert passes == {"audit_csv": 1, "find_history": 3}
     assert run.pass_gates(DAY_AFTER, good, Policy()).judgement.counts.published == 10
     assert passes == {"audit_csv": 2, "find_history": 4}
-
-
-def test_release_drops_the_temp_files(run: SnapshotRun) -> None:
-    """What a run computed and saved keeps its temp files until the run is released."""
-
-    def compute() -> list[weakref.ref[Any]]:
-        raw = raw_users_of(users(3))
-        run.save(DAY, raw)
-        frames = run.flatten(raw)
-        run.save(DAY, frames)
-        csv = run.pass_gates(DAY, frames, Policy()).csv
-        return [weakref.ref(file) for file in (raw.file, frames.file, csv.file, csv.rejects)]
-
-    files = compute()
-    assert all(file() for file in files)
-    run.release()
-    assert not any(file() for file in files)

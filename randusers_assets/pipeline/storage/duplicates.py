@@ -1,6 +1,5 @@
 """Which keys come twice: kept on the disk, compared in memory that stays flat."""
 
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,8 +48,6 @@ class Keys:
     def __init__(self) -> None:
         self._temp = TempFile()
         self._file = self._temp.writer()
-        # Close the raw file: closing the buffered one could flush to a full disk.
-        self._closes = weakref.finalize(self, self._file.raw.close)
         self.count = 0
 
     def add(self, keys: Numbers) -> None:

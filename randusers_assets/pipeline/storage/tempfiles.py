@@ -9,12 +9,32 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from randusers_assets.pipeline.errors import SnapshotError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+_opened: ContextVar["weakref.WeakSet[TempFile] | None"] = ContextVar("_opened", default=None)
+
+
+@contextlib.contextmanager
+def close_temp_files() -> Iterator[None]:
+    """Close, at the end, the temp files that were opened meanwhile.
+
+    Tracebacks and Dagster's contexts refer to them in cycles, which an idle process never frees.
+    """
+    before, opened = _opened.get(), weakref.WeakSet[TempFile]()
+    _opened.set(opened)
+    try:
+        yield
+    finally:
+        _opened.set(before)
+        for file in opened:
+            file.close()
 
 
 class TempFile:
@@ -30,9 +50,13 @@ class TempFile:
         if free < expected_bytes:
             raise _no_room(f"the snapshot needs {expected_bytes:,} bytes and {free:,} are free")
         with explain_host_limits():
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # the finalizer closes it
-        self._closes = weakref.finalize(self, self._file.close)
+            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  # `close` closes it
+        self._closing = contextlib.ExitStack()
+        self._closing.callback(self._file.close)
+        self.close = weakref.finalize(self, self._closing.close)
         self.digest = hashlib.sha256()
+        if (opened := _opened.get()) is not None:
+            opened.add(self)
 
     @property
     def size(self) -> int:
@@ -50,16 +74,23 @@ class TempFile:
         self._file.seek(0)
         self.digest = hashlib.sha256()
         with explain_host_limits():
-            return _DigestingWriter(self.digest, os.dup(self._file.fileno()))
+            file = io.FileIO(os.dup(self._file.fileno()), "w")
+        # Not the writer's: to close a buffered file may flush it to a full disk.
+        self._closing.callback(file.close)
+        return _DigestingWriter(self.digest, file)
 
     def reader(self) -> io.BufferedReader:
         """Open for reading, with a position of its own; it may be closed."""
-        return io.BufferedReader(_Reader(self, self._file.fileno()), 1 << 20)
+        return io.BufferedReader(_Reader(self), 1 << 20)
+
+    def pread(self, length: int, position: int) -> bytes:
+        """Up to so many bytes from a position; ValueError once the file is closed."""
+        return os.pread(self._file.fileno(), length, position)
 
 
 class _DigestingWriter(io.BufferedWriter):
-    def __init__(self, digest: "hashlib._Hash", descriptor: int) -> None:
-        super().__init__(io.FileIO(descriptor, "w"), 1 << 20)
+    def __init__(self, digest: "hashlib._Hash", file: io.FileIO) -> None:
+        super().__init__(file, 1 << 20)
         self._digest = digest
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -68,9 +99,9 @@ class _DigestingWriter(io.BufferedWriter):
 
 
 class _Reader(io.RawIOBase):
-    def __init__(self, file: TempFile, descriptor: int) -> None:
-        self._file = file  # which keeps the descriptor open
-        self._descriptor, self._position = descriptor, 0
+    def __init__(self, file: TempFile) -> None:
+        self._file = file  # which stays open as long as it is read
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -84,7 +115,7 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, into: "WriteableBuffer", /) -> int:
         room = memoryview(into).cast("B")
-        data = os.pread(self._descriptor, len(room), self._position)
+        data = self._file.pread(len(room), self._position)
         room[: len(data)] = data
         self._position += len(data)
         return len(data)

@@ -1,6 +1,7 @@
 """Keys on the disk: which come twice, in any number of passes, in memory that stays flat."""
 
 import gc
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.storage import duplicates
 from randusers_assets.pipeline.storage.duplicates import Duplicates, Keys, in_pass, int64_values
-from randusers_assets.pipeline.storage.tempfiles import TempFile
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -100,8 +100,7 @@ def test_keys_take_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("count", [1, 1 << 18])
 def test_keys_name_a_full_disk(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     """A full disk is named as many keys are added or as few are read, and not written to again."""
-    full = Path("/dev/full").open("wb")  # noqa: SIM115  # the keys close it
-    monkeypatch.setattr(TempFile, "writer", lambda _file: full)
+    monkeypatch.setattr(os, "dup", lambda _file: os.open("/dev/full", os.O_WRONLY))
     with pytest.raises(SnapshotError, match=r": the disk is full: make room, or point TMPDIR to"):
         keys_of([*range(count)]).repeated()
     gc.collect()  # a second write would warn, which fails the test

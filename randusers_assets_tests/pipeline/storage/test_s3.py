@@ -12,6 +12,7 @@ from dagster_aws.s3 import S3Resource
 from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.audit.gates import Policy
 from randusers_assets.pipeline.errors import Conflict, SnapshotError
+from randusers_assets.pipeline.publish import objects
 from randusers_assets.pipeline.publish.diff import compare_with_day_before
 from randusers_assets.pipeline.publish.publish import publish
 from randusers_assets.pipeline.publish.receipt import read_latest
@@ -186,18 +187,18 @@ def test_store_needs_no_list_bucket(store: Store, s3_server: LocalS3) -> None:
 
     own = Store(S3Resource(endpoint_url=s3_server.endpoint_url).get_client, store.bucket)
     own.client.meta.events.register("before-parameter-build.s3", note)
-    run, raw, frames = SnapshotRun(own, CONTRACT), raw_users_of(users(3)), frames_of(users(3))
+    raw, frames = raw_users_of(users(3)), frames_of(users(3))
     for date in ("2026-11-22", "2026-11-23"):
         read_latest(own, CONTRACT)
         with pytest.raises(SnapshotError, match="does not exist"):
-            run.load_raw(date)
-        run.save(date, raw)
-        run.save(date, frames)
+            SnapshotRun(own, CONTRACT).load_raw(date)
+        objects.save(own, date, raw)
+        objects.save(own, date, frames)
         compare_with_day_before(own, date, frames)
         for _ in ("published", "unchanged"):
+            run = SnapshotRun(own, CONTRACT)
             run.load_raw(date)
             run.load_frames(date)
             publish(own, date, run.pass_gates(date, frames, Policy()), "run")
-            run.release()
         assert read_back(own, CONTRACT, date).passed
     assert calls == {"GetObject", "HeadObject", "PutObject"}

@@ -21,7 +21,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from randusers_assets.pipeline.errors import SnapshotError
-from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
+from randusers_assets.pipeline.storage.tempfiles import (
+    TempFile,
+    close_temp_files,
+    explain_host_limits,
+)
 from randusers_assets_tests.builders import bytes_of, temp_file_of
 
 FULL = "the disk is full: make room, or point TMPDIR to a larger disk."
@@ -83,7 +87,7 @@ def test_temp_file_can_be_read_by_threads_at_once() -> None:
         assert set(pool.map(read, range(8))) == {data}
 
 
-def _open_files_in(directory: Path) -> int:
+def open_files_in(directory: Path) -> int:
     """How many descriptors of this process are open on files of a directory, unlinked or not."""
     links = []
     for descriptor in Path("/proc/self/fd").iterdir():
@@ -101,11 +105,29 @@ def test_temp_file_has_no_name_and_is_closed_when_dropped(directory: Path) -> No
         assert list(directory.iterdir()) == []
         reader = file.reader()
         del file
-        assert _open_files_in(directory) == 1
+        assert open_files_in(directory) == 1
         assert reader.read() == b"bytes"
         del reader
-        assert _open_files_in(directory) == 0
+        assert open_files_in(directory) == 0
     assert [one for one in caught if str(directory) in str(one.message)] == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc lists the open files")
+def test_close_temp_files_closes_all_that_was_opened_in_it(directory: Path) -> None:
+    """Files, their readers and writers are closed while they are referred to; no other file is."""
+    before = temp_file_of(b"before")
+    with close_temp_files():
+        file, other = temp_file_of(b"bytes"), TempFile()
+        reader, writer = file.reader(), other.writer()
+        with close_temp_files():
+            inner = temp_file_of(b"inner")
+        assert open_files_in(directory) == 4
+        writer.write(b"held in the buffer")
+    assert open_files_in(directory) == 1
+    assert bytes_of(before) == b"before"
+    for closed in (reader, file.reader(), inner.reader()):
+        with pytest.raises(ValueError, match="I/O operation on closed file"):
+            closed.read(1)
 
 
 def test_temp_file_needs_a_disk_with_room(directory: Path) -> None:
