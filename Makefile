@@ -39,8 +39,9 @@ bench-quick: .venv/installed  ## the same with few rounds; writes .sandbox/bench
 screenshots: .venv/installed  ## take the pictures of the UI again, docs/pictures/
 	python -m randusers_assets_tests.ui.screenshots
 
-lock: .venv/installed  ## update every version in requirements.lock
+lock: .venv/installed  ## update every version in both locks
 	uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-strip-extras --all-extras --group dev pyproject.toml -o requirements.lock
+	uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url --no-strip-extras --extra ui --extra postgres --extra celery --extra k8s -c requirements.lock pyproject.toml -o requirements-run.lock
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' Makefile
