@@ -37,6 +37,14 @@ users_snapshot_job = dg.define_asset_job(
     description="Fetch the API's users, flatten them, and publish the CSV if every gate is open.",
 )
 
+users_rebuild_job = dg.define_asset_job(
+    "users_rebuild_job",
+    selection=["raw_users", "users_df", "users_csv"],
+    # In seconds. Nothing is fetched, so a lost host is noticed sooner than by dagster.yaml.
+    tags={"dagster/max_runtime": "1800"},
+    description="Publish past days again from their stored raw snapshots.",
+)
+
 
 @dg.schedule(
     job=users_snapshot_job,

@@ -3,8 +3,7 @@
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
-from randusers_assets import assets, checks, sensors
-from randusers_assets.automation import users_snapshot_job, users_snapshot_schedule
+from randusers_assets import assets, automation, checks, sensors
 from randusers_assets.io_managers import users_io_manager
 from randusers_assets.metadata import with_places
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
@@ -29,8 +28,8 @@ snapshot_store = SnapshotStore(
 defs = dg.Definitions(
     assets=with_places([assets.raw_users, assets.users_df, assets.users_csv], snapshot_store.run),
     asset_checks=[checks.raw_users_gates, checks.users_df_gates, checks.users_csv_gates],
-    jobs=[users_snapshot_job],
-    schedules=[users_snapshot_schedule],
+    jobs=[automation.users_snapshot_job, automation.users_rebuild_job],
+    schedules=[automation.users_snapshot_schedule],
     sensors=[
         sensors.users_snapshot_failure_alert,
         sensors.users_snapshot_recovery_alert,

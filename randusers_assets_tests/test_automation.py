@@ -1,12 +1,16 @@
 """Partitions, the job and the schedule."""
 
 from datetime import datetime
+from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.tags import MAX_RUNTIME_SECONDS_TAG
 
 from randusers_assets.automation import daily, is_present, users_snapshot_schedule
 from randusers_assets.definitions import defs
+from randusers_assets.errors import RETRY_POLICY
+from randusers_assets.settings import SETTINGS
 
 SIX = datetime.fromisoformat("2026-11-23T06:00:00+00:00")
 
@@ -42,10 +46,23 @@ def test_schedule_requests_the_partition_of_its_day() -> None:
     assert (run.run_key, run.partition_key) == ("2026-11-23", "2026-11-23")
 
 
-def test_job_runs_the_assets_and_all_their_checks() -> None:
-    """No gate is left out of the job."""
-    job = defs.resolve_job_def("users_snapshot_job")
+@pytest.mark.parametrize("name", ["users_snapshot_job", "users_rebuild_job"])
+def test_job_runs_the_assets_and_all_their_checks(name: str) -> None:
+    """No gate is left out of a job."""
+    job = defs.resolve_job_def(name)
     assert {node.name for node in job.nodes} == {
         *("raw_users", "raw_users_gates", "users_df", "users_df_gates"),
         *("users_csv", "users_csv_gates"),
     }
+
+
+def test_runs_may_last_as_long_as_all_tries_of_a_fetch_and_rebuilds_less(home: Path) -> None:
+    """Dagster ends no run that is within its deadlines, and notices a lost rebuild first."""
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        longest = instance.run_monitoring_max_runtime_seconds
+        assert instance.run_monitoring_start_timeout_seconds == 600
+        assert instance.run_retries_max_retries == 2
+    tries = RETRY_POLICY.max_retries + 1
+    assert longest > tries * int(SETTINGS["RANDUSERS_DEADLINE_SECONDS"].default)
+    rebuild = defs.resolve_job_def("users_rebuild_job").tags[MAX_RUNTIME_SECONDS_TAG]
+    assert 0 < int(rebuild) < longest

@@ -85,7 +85,7 @@ def _rebuild(date: str) -> Day:
     # The API would be asked again for a day that it still serves.
     assets = ("users_df", "users_csv") if is_present(date, datetime.now(UTC)) else ()
     try:
-        result = run_job(date, *assets)
+        result = run_job(date, *assets, job="users_rebuild_job")
     except SnapshotError as error:
         return Day(date=date, error=str(error))
     if was_interrupted(result):

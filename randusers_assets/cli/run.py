@@ -69,8 +69,10 @@ def verify_and_show(date: str | None, report: dict[str, Any], show: Callable[[st
     return 0
 
 
-def run_job(date: str, *assets: str, accept_change: str = "") -> dg.ExecuteInProcessResult:
-    """Run `users_snapshot_job` for a day on the configured instance (`DAGSTER_HOME`).
+def run_job(
+    date: str, *assets: str, job: str = "users_snapshot_job", accept_change: str = ""
+) -> dg.ExecuteInProcessResult:
+    """Run a job for a day on the configured instance (`DAGSTER_HOME`).
 
     All its assets are materialized, or only those that are named.
     """
@@ -79,7 +81,7 @@ def run_job(date: str, *assets: str, accept_change: str = "") -> dg.ExecuteInPro
     # Dagster takes no resource in place of another where only some assets are selected.
     api = _ShowingPages(**random_users_api.model_dump())
     with open_instance() as instance:
-        return defs.resolve_job_def("users_snapshot_job").execute_in_process(
+        return defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             partition_key=date,
             asset_selection=[dg.AssetKey(name) for name in assets] or None,

@@ -6,8 +6,10 @@ import re
 import signal
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from randusers_assets.automation import daily
@@ -97,6 +99,16 @@ def test_rebuild_of_today_does_not_fetch(
     save(store, TODAY, raw_users_of(users(10)))
     assert randusers_here("rebuild", "--from", TODAY).returncode == 0
     assert (len(load_csv(store, CONTRACT, TODAY)), api.requests) == (10, 0)
+
+
+def test_rebuild_is_a_run_of_its_own_job(store: Store, home: Path) -> None:
+    """Run history has it under users_rebuild_job, with that job's limit of the time it may take."""
+    save(store, FIRST, raw_users_of(users(10)))
+    assert randusers("rebuild", "--from", FIRST, DAGSTER_HOME=str(home)).returncode == 0
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        (run,) = instance.get_runs()
+    tags = (run.tags["dagster/partition"], run.tags["dagster/max_runtime"])
+    assert (run.job_name, tags) == ("users_rebuild_job", (FIRST, "1800"))
 
 
 def test_rebuild_prints_one_json_object(store: Store, randusers_here: Randusers) -> None:
