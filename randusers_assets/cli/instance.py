@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 import yaml  # type: ignore[import-untyped]  # it ships no types
-from dagster_shared.check import CheckError
 from sqlalchemy.exc import DBAPIError
 
 from randusers_assets.pipeline.errors import SnapshotError
@@ -32,13 +31,8 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         raise SnapshotError(f"DAGSTER_HOME, {home}, is relative: set it to {home.absolute()}.")
     try:
         _require_writable(home)
-        with dg.DagsterInstance.get() as instance:
+        with _configured_instance(home) as instance:
             yield instance
-    except (dg.DagsterInvalidConfigError, CheckError, yaml.YAMLError) as error:
-        raise SnapshotError(
-            f"{home}/dagster.yaml cannot be used ({type(error).__name__}): `dagster instance info`"
-            " shows why."
-        ) from error
     except (OSError, DBAPIError) as error:
         # SQLAlchemy's own message also holds the statement and its values.
         why = error.orig if isinstance(error, DBAPIError) else error.strerror
@@ -48,13 +42,32 @@ def open_instance() -> Iterator[dg.DagsterInstance]:
         ) from error
 
 
+def _configured_instance(home: Path) -> dg.DagsterInstance:
+    try:
+        return dg.DagsterInstance.get()
+    except (OSError, DBAPIError):
+        raise
+    except Exception as error:  # a storage that is not SQLite's raises classes of its own
+        raise _unusable(home, error) from error
+
+
+def _unusable(home: Path, error: Exception) -> SnapshotError:
+    return SnapshotError(
+        f"{home}/dagster.yaml cannot be used ({type(error).__name__}): `dagster instance info`"
+        " shows why."
+    )
+
+
 def _require_writable(home: Path) -> None:
     if not (home / "dagster.yaml").is_file():
         raise SnapshotError(
             f"DAGSTER_HOME, {home}, is no directory with a dagster.yaml: mkdir -p {home} &&"
             f" cp dagster.yaml {home}"
         )
-    config = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    try:
+        config = yaml.safe_load((home / "dagster.yaml").read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise _unusable(home, error) from error
     if set(config.get("storage", ["sqlite"])) != {"sqlite"}:
         return  # runs are kept in another database
     with tempfile.TemporaryFile(dir=home) as file:

@@ -137,10 +137,11 @@ def test_instance_may_keep_its_runs_in_another_database(
     monkeypatch: pytest.MonkeyPatch, home: Path
 ) -> None:
     """With storage other than SQLite files, the directory is not written to."""
+    # Without `+psycopg2`, SQLAlchemy looks for another driver, which is not installed.
     postgres = "storage: {postgres: {postgres_url: 'postgresql://127.0.0.1:9/dagster'}}"
     (home / "dagster.yaml").write_text(postgres)
     monkeypatch.setattr(instance, "_INSTANCE_BYTES", 1 << 60)  # more than any disk has
-    missing = "cannot be used (CheckError): `dagster instance info` shows why."
+    missing = "cannot be used (ModuleNotFoundError): `dagster instance info` shows why."
     assert open_spoiled(monkeypatch, str(home)) == f"{home}/dagster.yaml {missing}"
 
 
