@@ -1,4 +1,4 @@
-.PHONY: demo dev test first-hour fuzz lint format bench bench-quick screenshots lock help
+.PHONY: demo dev test first-hour test-cluster fuzz lint format bench bench-quick screenshots lock help
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -19,6 +19,9 @@ test: .venv/installed  ## run all tests
 
 first-hour: .venv/installed  ## do all that the README says, from a clone to an alert
 	python -m randusers_assets_tests.first_hour
+
+test-cluster: .venv/installed  ## run deploy/celery/ on two hosts of this machine; needs root
+	pytest randusers_assets_tests/cluster
 
 fuzz: .venv/installed  ## run the property tests on 2,000 new examples each
 	pytest -n auto -m hypothesis --hypothesis-profile fuzz

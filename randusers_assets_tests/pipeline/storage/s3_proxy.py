@@ -32,6 +32,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     number: int  # of this method and path and query, from 1
+    client: str  # the address that it came from
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def deny_reads(*ends: str) -> Rule:
 class _Proxy(http.server.ThreadingHTTPServer):
     daemon_threads = False  # wait for them as the proxy ends
 
-    def __init__(self, endpoint_url: str, rule: Rule) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, endpoint_url: str, rule: Rule, host: str) -> None:
+        super().__init__((host, 0), _Handler)
         self.netloc, self.rule = urlsplit(endpoint_url).netloc, rule
         self.closing, self.lock = threading.Event(), threading.Lock()
         self.counts, self.open = Counter[tuple[str, str]](), set[socket.socket]()
@@ -124,10 +125,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         proxy, (path, _, query) = self.server, self.path.partition("?")
         with proxy.lock:
             proxy.counts[self.command, self.path] += 1
-            number = proxy.counts[self.command, self.path]
+            number, client = proxy.counts[self.command, self.path], self.client_address[0]
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {k: v for k, v in self.headers.items() if k not in _BREAKS_A_CONNECTION}
-        request = Request(self.command, unquote(path), query, headers, body, number)
+        request = Request(self.command, unquote(path), query, headers, body, number, client)
         fault = proxy.rule(request) or Fault()
         fault.before()
         proxy.wait(fault.hang)
@@ -175,12 +176,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def s3_proxy(endpoint_url: str, rule: Rule) -> Iterator[str]:
+def s3_proxy(endpoint_url: str, rule: Rule, host: str = "127.0.0.1") -> Iterator[str]:
     """Run the proxy; its URL. An error of the rule is raised at the end."""
-    with _Proxy(endpoint_url, rule) as proxy:
+    with _Proxy(endpoint_url, rule, host) as proxy:
         threading.Thread(target=proxy.serve_forever, args=(0.01,)).start()
         try:
-            yield f"http://127.0.0.1:{proxy.server_port}"
+            yield f"http://{host}:{proxy.server_port}"
         finally:
             proxy.closing.set()
             proxy.shutdown()

@@ -1,0 +1,1 @@
+"""Several machines, as deploy/celery/ sets them up: `make test-cluster`."""
