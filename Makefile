@@ -1,4 +1,4 @@
-.PHONY: demo dev test first-hour test-cluster fuzz lint format bench bench-quick screenshots lock help
+.PHONY: demo dev test test-image test-cluster first-hour fuzz lint format bench bench-quick screenshots lock help
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -16,6 +16,9 @@ dev: .venv/installed  ## open the Dagster UI with the same; data and run history
 
 test: .venv/installed  ## run all tests
 	pytest -n auto --dist loadfile --no-loadscope-reorder
+
+test-image: .venv/installed  ## build the image with buildah, and run it with runc; needs root and Debian
+	pytest randusers_assets_tests/image.py
 
 first-hour: .venv/installed  ## do all that the README says, from a clone to an alert
 	python -m randusers_assets_tests.first_hour
