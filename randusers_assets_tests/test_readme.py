@@ -12,6 +12,7 @@ import dagster as dg
 import duckdb
 import msgspec
 import pytest
+import yaml  # type: ignore[import-untyped]  # it ships no types
 
 from benchmarks import report
 from randusers_assets.contract import CONTRACT
@@ -33,6 +34,8 @@ DOCUMENTS = {
 README, CONTRIBUTING = DOCUMENTS["README.md"], DOCUMENTS["CONTRIBUTING.md"]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ *\$ (.*)$", "\n".join(DOCUMENTS.values()), re.M)
+OTHERS = r"dagster dev|\. \.venv/bin/activate|export |git pull$|sha256sum |.*GOLDEN"
+COMPOSE_FILE = "deploy/docker/compose.yaml"  # as docs/operations.md exports it
 VARIES = (
     (r"\d{4}-\d\d-\d\d", "DATE"),
     (r" +\d+\.\d\d s", " SECONDS"),
@@ -96,8 +99,18 @@ def test_documents_show_commands_that_exist(command: str) -> None:
             assert any(f"def {words[1]}(" in path.read_text(encoding="utf-8") for path in tests)
         case "pytest" | "cp":
             assert (ROOT / words[0]).is_file()
+        case "docker":
+            assert words[0] == "compose"
+            assert words[1] in ("build", "exec", "run", "up")
+            services = yaml.safe_load((ROOT / COMPOSE_FILE).read_text(encoding="utf-8"))["services"]
+            if words[1] == "exec":
+                assert words[2] in services
+                if words[3] == "randusers":
+                    test_documents_show_commands_that_exist(shlex.join(words[3:]))
+        case "aws":
+            assert words[0] == "s3api"  # test_operations_restore_an_older_csv runs these
         case _:
-            assert re.match(r"dagster dev|\. \.venv/bin/activate|export |.*GOLDEN", command)
+            assert re.match(OTHERS, command)
 
 
 def test_contributing_writes_the_golden_file_again() -> None:
