@@ -1,4 +1,4 @@
-.PHONY: demo dev test test-image test-cluster first-hour fuzz lint format bench bench-quick screenshots lock help
+.PHONY: demo dev test readers test-image test-cluster first-hour fuzz lint format bench bench-quick screenshots lock help
 .DELETE_ON_ERROR:
 
 BIN := .venv/bin
@@ -19,6 +19,7 @@ test: .venv/installed  ## run all tests
 
 test-image: .venv/installed  ## build the image with buildah, and run it with runc; needs root and Debian
 	pytest randusers_assets_tests/image.py
+readers: .sandbox/readers/installed  ## install the CSV readers that some tests need and skip without
 
 first-hour: .venv/installed  ## do all that the README says, from a clone to an alert
 	python -m randusers_assets_tests.first_hour
@@ -56,3 +57,8 @@ help:  ## list these targets
 	python3 -m venv --clear .venv && sed -n '/^uv==/,/# via/p' requirements.lock > .venv/uv.lock && pip install -q --require-hashes -r .venv/uv.lock
 	uv pip install -q --compile-bytecode --require-hashes -r requirements.lock -p .venv
 	uv pip install -q --no-deps --no-build-isolation -e . -p .venv && touch $@
+
+.sandbox/readers/installed: randusers_assets_tests/readers/requirements.lock .venv/installed
+	uv venv -q --clear .sandbox/readers
+	uv pip install -q --compile-bytecode --require-hashes -r $< -p .sandbox/readers
+	HOME=$(CURDIR)/.sandbox/readers .sandbox/readers/bin/python randusers_assets_tests/readers/install_extensions.py && touch $@

@@ -1,11 +1,13 @@
-"""The settings: environment variables, their defaults and their form."""
+"""The settings: environment variables, their defaults and their form.
 
+Dagster is imported where it is used: `randusers contract` starts without it.
+"""
+
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
-
-import dagster as dg
 
 from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.errors import SnapshotError
@@ -30,6 +32,8 @@ def _is_past_day(value: str) -> bool:
 
 
 def _is_cron(value: str) -> bool:
+    import dagster as dg
+
     try:
         dg.ScheduleDefinition(name="any", job_name="any", cron_schedule=value)
     except dg.DagsterInvalidDefinitionError:
@@ -80,10 +84,17 @@ SETTINGS: Mapping[str, Setting] = {
 }
 
 
+def read_setting(name: str) -> str:
+    """The value of a setting, or its default; SnapshotError on a wrong form."""
+    return _check(name, os.environ.get(name) or SETTINGS[name].default)
+
+
 def setting(name: str) -> str:
-    """The value of a setting, or its default; DagsterInvalidDefinitionError on a wrong form."""
+    """The same for Dagster's definitions; DagsterInvalidDefinitionError on a wrong form."""
+    import dagster as dg
+
     try:
-        return checked_setting(name, dg.EnvVar(name))
+        return read_setting(name)
     except SnapshotError as error:
         raise dg.DagsterInvalidDefinitionError(str(error)) from None
 
@@ -93,15 +104,21 @@ def setting_for_a_run(name: str) -> str:
 
     So Dagster's UI and database have the variable's name, or the default if it is not set.
     """
+    import dagster as dg
+
     variable = dg.EnvVar(name)
     return variable if variable.get_value() else SETTINGS[name].default
 
 
 def checked_setting(name: str, value: str) -> str:
     """The value, by now read, if it has the form of the setting; else SnapshotError."""
+    import dagster as dg
+
+    return read_setting(name) if isinstance(value, dg.EnvVar) else _check(name, value)
+
+
+def _check(name: str, value: str) -> str:
     known = SETTINGS[name]
-    if isinstance(value, dg.EnvVar):
-        value = value.get_value() or known.default
     if isinstance(known.form, str):
         fits = re.fullmatch(known.form, value) is not None
     else:

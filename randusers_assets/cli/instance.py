@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 from sqlalchemy.exc import DBAPIError
 
 from randusers_assets.pipeline.errors import SnapshotError

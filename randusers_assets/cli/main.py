@@ -1,4 +1,4 @@
-"""`randusers run | verify | list | rebuild | doctor | sandbox`."""
+"""`randusers run | verify | list | rebuild | doctor | contract | sandbox`."""
 
 import argparse
 import atexit
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.formats import FORMATS
 
 # With less, libraries end the process themselves, or Dagster prints its own errors.
 _LEAST = {
@@ -77,6 +78,20 @@ def main() -> int:
     for command in (shown, verify, listing, rebuild, doctor):
         command.add_argument("--json", action="store_true", help="print one JSON object instead")
 
+    contract = commands.add_parser(
+        "contract",
+        help="print the CSV's columns as SQL, Python or a data contract",
+        **_examples(
+            "randusers contract --format duckdb",
+            "randusers contract --format odcs --output users.odcs.yaml",
+        ),
+    )
+    formats = ", ".join(FORMATS)
+    contract.add_argument(
+        "--format", required=True, choices=FORMATS, metavar="FORMAT", help=f"one of {formats}"
+    )
+    contract.add_argument("--output", type=Path, metavar="PATH", help="write to this file instead")
+
     sandbox = commands.add_parser(
         "sandbox",
         help="run a command against a simulated API and a local S3",
@@ -96,6 +111,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.command == "sandbox":
         return _sandbox(given)
+    if given.command == "contract":
+        return _contract(given)
     report = _empty_report(given)
     try:
         status = _run_command(given, report)
@@ -185,6 +202,16 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is not a count such as 3")
     return int(text)
+
+
+def _contract(given: argparse.Namespace) -> int:
+    from randusers_assets.cli.contract import write_contract
+
+    try:
+        write_contract(given.format, given.output)
+    except SnapshotError as error:
+        return _fail(str(error))
+    return 0
 
 
 def _sandbox(given: argparse.Namespace) -> int:

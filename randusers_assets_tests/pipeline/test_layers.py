@@ -13,7 +13,17 @@ ROOT = Path(pipeline.__file__).parent
 PREFIX = f"{pipeline.__name__}."
 
 # Each folder or module imports only itself and what stands after it.
-LAYERS = ["steps", "publish", "audit", "fetch", "flatten", "storage", "contract", "errors"]
+LAYERS = [
+    "steps",
+    "formats",
+    "publish",
+    "audit",
+    "fetch",
+    "flatten",
+    "storage",
+    "contract",
+    "errors",
+]
 
 MODULES = {str(path.relative_to(ROOT)): path for path in ROOT.rglob("*.py")}
 

@@ -19,6 +19,11 @@ def require_day(text: str) -> str:
         raise SnapshotError(f"{text!r} is not a day such as 2026-11-23") from None
 
 
+def key_of(prefix: str, path: str) -> str:
+    """The object key of a path below a prefix."""
+    return f"{prefix.strip('/')}/{path}".lstrip("/")
+
+
 def raw_path(contract: Contract, date: str, sha256: str) -> str:
     """A raw snapshot of a day, by its own digest: zstd JSON lines."""
     return f"raw_{contract.name}/dt={date}/{sha256}.jsonl.zst"

@@ -22,6 +22,7 @@ from botocore.exceptions import (
 
 from randusers_assets.pipeline.errors import Altered, Conflict, SnapshotError
 from randusers_assets.pipeline.storage.multipart import upload_in_parts
+from randusers_assets.pipeline.storage.paths import key_of
 from randusers_assets.pipeline.storage.s3_errors import (
     Denied,
     Missing,
@@ -92,7 +93,7 @@ class Store:
 
     def key(self, path: str) -> str:
         """The object key of a path below the prefix."""
-        return f"{self.prefix.strip('/')}/{path}".lstrip("/")
+        return key_of(self.prefix, path)
 
     def uri(self, path: str) -> str:
         """The `s3://` URI of a path below the prefix."""

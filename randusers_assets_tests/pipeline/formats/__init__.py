@@ -1,0 +1,1 @@
+"""Tests of randusers_assets.pipeline.formats."""
