@@ -157,7 +157,7 @@ COMMIT;
 
 
 def snowflake(contract: Contract, published: Published) -> str:
-    """The stage and the table, and two statements that replace its rows by those of a day."""
+    """The stage, the table, and a transaction that replaces its rows by those of a day."""
     table, stage = contract.name, f"{contract.name}_csv"
     folder = published.folder(contract)
     return f"""\
@@ -171,9 +171,11 @@ CREATE STAGE IF NOT EXISTS {stage}
 CREATE TABLE IF NOT EXISTS {table} (
 {_table_columns("snowflake", contract)}
 );
-TRUNCATE TABLE {table};
-COPY INTO {table} FROM '@{stage}/{published.csv(contract).removeprefix(folder)}';
-"""
+BEGIN;
+DELETE FROM {table};
+COPY INTO {table} FROM '@{stage}/{published.csv(contract).removeprefix(folder)}' FORCE = TRUE;
+COMMIT;
+"""  # noqa: S608  # printed, not run
 
 
 def spark(contract: Contract, published: Published) -> str:
