@@ -19,6 +19,7 @@ test: .venv/installed  ## run all tests
 
 test-image: .venv/installed  ## build the image with buildah, and run it with runc; needs root and Debian
 	pytest randusers_assets_tests/image.py
+
 readers: .sandbox/readers/installed  ## install the CSV readers that some tests need and skip without
 
 first-hour: .venv/installed  ## do all that the README says, from a clone to an alert

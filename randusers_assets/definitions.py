@@ -23,6 +23,7 @@ snapshot_store = SnapshotStore(
     prefix=setting("RANDUSERS_PREFIX"),
     kms_key_id=setting("RANDUSERS_KMS_KEY_ID"),
     owner=setting("RANDUSERS_BUCKET_OWNER"),
+    publish_parquet=setting("RANDUSERS_PUBLISH_PARQUET") == "on",
 )
 
 defs = dg.Definitions(

@@ -66,6 +66,7 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
     prefix: str = Field(default="", description="Key prefix, `RANDUSERS_PREFIX`")
     kms_key_id: str = Field(default="", description="SSE-KMS key; else the bucket's default")
     owner: str = Field(default="", description="The bucket's account, `RANDUSERS_BUCKET_OWNER`")
+    publish_parquet: bool = Field(default=True, description="Also publish the rows as Parquet")
 
     _run: SnapshotRun | None = PrivateAttr(None)
 
@@ -80,7 +81,8 @@ class SnapshotStore(dg.ConfigurableResource):  # type: ignore[type-arg]  # the r
         if self._run is None:
             settings = self.s3_resource.model_dump_json()
             place = self.bucket, self.prefix, self.kms_key_id, self.owner
-            self._run = SnapshotRun(Store(lambda: _client(settings), *place), CONTRACT)
+            store = Store(lambda: _client(settings), *place)
+            self._run = SnapshotRun(store, CONTRACT, parquet_copy=self.publish_parquet)
         return self._run
 
     @contextmanager

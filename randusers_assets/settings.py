@@ -71,6 +71,7 @@ SETTINGS: Mapping[str, Setting] = {
     "RANDUSERS_MAX_REJECTED_RATIO": Setting(
         "0", r"0|1|0?\.\d+|[01]\.0*", "a share from 0 to 1", "Allowed share of bad rows"
     ),
+    "RANDUSERS_PUBLISH_PARQUET": Setting("on", r"on|off", "on or off", "Also as Parquet"),
     "RANDUSERS_KMS_KEY_ID": Setting("", r"\S*", "a KMS key id or ARN", "SSE-KMS key"),
     "RANDUSERS_ALERT_WEBHOOK_URL": Setting(
         "", r"(https?://\S+)?", "an http(s) URL", "Receives alerts", secret=True

@@ -249,7 +249,7 @@ def test_job_of_a_past_day_publishes_it_from_its_raw_snapshot(
         result = run_job(snapshot_store, api, date=PAST)
         assert (message_of(result), api.requests) == ("", 0)
     assert len(result.get_asset_check_evaluations()) == 13
-    assert len(list(verify(store, CONTRACT, PAST))) == 4
+    assert len(list(verify(store, CONTRACT, PAST))) == 6
     assert load_csv(store, CONTRACT, PAST)["id"].tolist() == list(range(1, 11))
 
 

@@ -123,6 +123,14 @@ def test_definitions_show_where_the_assets_are_if_a_bucket_is_set(
         assert {s.key.to_user_string() for s in specs if "dagster/uri" in s.metadata} == shown
 
 
+@pytest.mark.parametrize(("value", "copies"), [("", True), ("on", True), ("off", False)])
+def test_definitions_turn_the_parquet_copy_on_and_off(value: str, *, copies: bool) -> None:
+    """The run takes RANDUSERS_PUBLISH_PARQUET from the environment."""
+    code = "from randusers_assets.definitions import snapshot_store as s; print(s.run.parquet_copy)"
+    done = python(*STRICT, code, RANDUSERS_PUBLISH_PARQUET=value)
+    assert (done.stderr, done.stdout) == ("", f"{copies}\n")
+
+
 @pytest.mark.parametrize("name", PLACES)
 def test_definitions_describe_own_and_tag_every_asset(name: str) -> None:
     """Each asset states its grain, owner, kinds, code version, source file and columns."""

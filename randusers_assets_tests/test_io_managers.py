@@ -110,8 +110,8 @@ def assert_shown(
 STAYS = "the CSV that is published and its receipt stay as they were."
 BEFORE = f"The run was interrupted before it published {DAY}: {STAYS}"
 AFTER = (
-    f"The run was interrupted after {DAY} was published with its receipt: run again to bring"
-    " latest.json up to date."
+    f"The run was interrupted after {DAY} was published with its receipt: run again to write"
+    " what follows it, up to datapackage.json."
 )
 
 
@@ -123,7 +123,9 @@ AFTER = (
         ("_receipts/", True, BEFORE),
         ("users_csv/", False, BEFORE),
         ("users_csv/", True, AFTER),
+        ("users_parquet/", False, AFTER),
         ("_receipts/users_csv/latest.json", False, AFTER),
+        ("datapackage.json", False, AFTER),
     ],
 )
 def test_interrupted_write_ends_the_run_and_says_what_is_published(

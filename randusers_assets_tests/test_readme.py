@@ -194,9 +194,12 @@ def test_documents_describe_the_objects_as_they_are() -> None:
     receipt, footer = ({f.name for f in msgspec.structs.fields(s)} for s in (Receipt, FrameFacts))
     named = [getattr(paths, f"{what}_path") for what in ("raw", "frames", "rejects", "receipt")]
     keys = {path(CONTRACT, "2026-11-23", "SHA256") for path in named}
-    dated = paths.csv_path, paths.raw_pointer_path, paths.frames_pointer_path
+    dated = (
+        *(paths.csv_path, paths.parquet_copy_path),
+        *(paths.raw_pointer_path, paths.frames_pointer_path),
+    )
     keys |= {path(CONTRACT, "2026-11-23") for path in dated}
-    others = {paths.latest_path(CONTRACT), PROBE}
+    others = {paths.latest_path(CONTRACT), paths.data_package_path(), PROBE}
     assert set(table("docs/bucket.md")) == keys | others | footer
     assert set(table("docs/receipt.md")) == receipt
 

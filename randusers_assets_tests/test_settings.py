@@ -45,6 +45,7 @@ def test_setting_default_has_its_form(name: str, monkeypatch: pytest.MonkeyPatch
         ("RANDUSERS_CRON", "@daily", "99 99 * * *"),
         ("RANDUSERS_CRON", "0 0 29 2 *", "0 0 30 2 *"),
         ("RANDUSERS_MAX_REJECTED_RATIO", "0.05", "1.5"),
+        ("RANDUSERS_PUBLISH_PARQUET", "off", "no"),
         ("RANDUSERS_ALERT_WEBHOOK_URL", "https://hooks.example.com", "hooks.example.com"),
         ("RANDUSERS_UI_URL", "https://ada:pw@dagster.example.com", "ada:pw@dagster.example.com"),
         ("RANDUSERS_HEARTBEAT_URL", "https://hc.example.com/a-b", "hc.example.com/a-b"),

@@ -41,8 +41,8 @@ class SnapshotRun:
     of the same process; a step that finds nothing computes them from the stored raw snapshot.
     """
 
-    def __init__(self, store: Store, contract: Contract) -> None:
-        self.store, self.contract = store, contract
+    def __init__(self, store: Store, contract: Contract, *, parquet_copy: bool = True) -> None:
+        self.store, self.contract, self.parquet_copy = store, contract, parquet_copy
         self._kept: dict[str, tuple[Any, Any]] = {}
 
     def fetch(self, api: Api, progress: Progress = lambda _page, _pages: None) -> RawUsers:
@@ -61,7 +61,11 @@ class SnapshotRun:
 
     def audit(self, frames: UserFrames) -> AuditedCsv:
         """The rows checked, and encoded as CSV."""
-        return self._once("audited", frames.file.sha256, lambda: audit_csv(frames))
+
+        def compute() -> AuditedCsv:
+            return audit_csv(frames, parquet_copy=self.parquet_copy)
+
+        return self._once("audited", frames.file.sha256, compute)
 
     def judge(self, date: str, frames: UserFrames, policy: Policy) -> Judgement:
         """The one judgement that the checks show and that publishing obeys."""

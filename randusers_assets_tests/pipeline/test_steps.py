@@ -52,9 +52,11 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each pass over the rows ran since."""
     counts: Counter[str] = Counter()
 
-    def count(name: str, function: Callable[..., object], *arguments: object) -> object:
+    def count(
+        name: str, function: Callable[..., object], *arguments: object, **options: object
+    ) -> object:
         counts[name] += 1
-        return function(*arguments)
+        return function(*arguments, **options)
 
     for name in ("fetch_snapshot", "decode_raw", "audit_csv", "find_history"):
         monkeypatch.setattr(steps, name, partial(count, name, getattr(steps, name)))
@@ -67,7 +69,7 @@ def test_run_snapshot_publishes_what_the_api_serves(store: Store, api: Api) -> N
     assert (publication.outcome, publication.receipt) == ("published", bucket.receipt_of(store))
     assert publication.receipt.source.url == api.url
     assert bucket.body_of(store, csv_path(CONTRACT, DAY)) == bytes_of(csv_of(users(60)).file)
-    assert len(list(verify(store, CONTRACT, DAY))) == 4
+    assert len(list(verify(store, CONTRACT, DAY))) == 6
     assert load_csv(store, CONTRACT)["id"].tolist() == list(range(1, 61))
     assert objects.load_raw(store, CONTRACT, DAY).facts.declared == 60
     assert objects.load_frames(store, CONTRACT, DAY).facts.flat_rows == 60
@@ -162,7 +164,7 @@ def test_later_run_derives_what_it_publishes_from_the_raw_snapshot(store: Store)
     passed = later.pass_gates(DAY, later.load_frames(DAY), Policy())
     publish(store, DAY, passed, "run")
     assert bucket.body_of(store, csv_path(CONTRACT, DAY)) == bytes_of(csv_of(users(3)).file)
-    assert len(list(verify(store, CONTRACT, DAY))) == 4
+    assert len(list(verify(store, CONTRACT, DAY))) == 6
 
 
 def test_kept_judgement_is_that_of_the_rows_the_day_and_the_policy(

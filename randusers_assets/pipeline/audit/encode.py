@@ -1,4 +1,7 @@
-"""The CSV of a snapshot: one pass that sets bad rows aside and reads every encoded byte back."""
+"""The CSV of a snapshot: one pass that sets bad rows aside and reads every encoded byte back.
+
+The same pass writes the Parquet copy of the published rows.
+"""
 
 import contextlib
 import time
@@ -11,8 +14,8 @@ from randusers_assets.pipeline.audit import csv_format
 from randusers_assets.pipeline.audit.rules import Audit, RuleCount, count_formulas
 from randusers_assets.pipeline.contract import Contract
 from randusers_assets.pipeline.errors import SnapshotError
-from randusers_assets.pipeline.flatten.arrow import arrow_schema
-from randusers_assets.pipeline.flatten.frames import FrameFacts, UserFrames
+from randusers_assets.pipeline.flatten.arrow import arrow_schema, typed_schema
+from randusers_assets.pipeline.flatten.frames import FrameFacts, UserFrames, open_parquet
 from randusers_assets.pipeline.storage.read_ahead import read_ahead
 from randusers_assets.pipeline.storage.tempfiles import TempFile, explain_host_limits
 
@@ -22,7 +25,8 @@ class AuditedCsv:
     """A CSV, the rows that were set aside, and all that the pass over the rows counted.
 
     `rows` and `rejected` count flat rows; `rejects` also holds the rows that were undecodable.
-    `nulls` counts the NULLs of each column among the published rows.
+    `parquet_copy` has the published rows, typed; None where it is turned off. `nulls` counts the
+    NULLs of each column among them.
     """
 
     contract: Contract
@@ -30,6 +34,7 @@ class AuditedCsv:
     frames_sha256: str
     file: TempFile
     rejects: TempFile
+    parquet_copy: TempFile | None
     rows: int
     rejected: int
     published: int
@@ -45,17 +50,19 @@ def reject_schema(contract: Contract) -> pa.Schema:
     return arrow_schema(contract).append(pa.field("broken_rules", pa.string()))
 
 
-def audit_csv(frames: UserFrames) -> AuditedCsv:
+def audit_csv(frames: UserFrames, *, parquet_copy: bool = True) -> AuditedCsv:
     """Encode the rows that break no rule; parse each encoded batch back and compare it."""
     start = time.perf_counter()
     contract, schema = frames.contract, arrow_schema(frames.contract)
     audit, formulas = Audit(contract), RuleCount()
     file, rejects, published = TempFile(), TempFile(), 0
+    copy, typed = TempFile() if parquet_copy else None, typed_schema(contract)
     nulls = dict.fromkeys(schema.names, 0)
     with (
         explain_host_limits(),
         file.writer() as csv,
         rejects.writer() as aside,
+        open_parquet(copy, typed) if copy else contextlib.nullcontext() as parquet,
         contextlib.closing(read_ahead(_encode_batches(frames, audit))) as batches,
     ):
         csv.write(csv_format.encode_header(schema))
@@ -72,6 +79,8 @@ def audit_csv(frames: UserFrames) -> AuditedCsv:
                 )
             csv.write(records)
             aside.write(bad)
+            if parquet:
+                parquet.write_table(good.cast(typed))
             published += good.num_rows
             for name in nulls:
                 nulls[name] += good.column(name).null_count
@@ -88,6 +97,7 @@ def audit_csv(frames: UserFrames) -> AuditedCsv:
         frames_sha256=frames.file.sha256,
         file=file,
         rejects=rejects,
+        parquet_copy=copy,
         rows=audit.rows,
         rejected=audit.rejected,
         published=published,

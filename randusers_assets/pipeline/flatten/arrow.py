@@ -71,6 +71,14 @@ def arrow_schema(contract: Contract) -> pa.Schema:
     return pa.schema([(c.name, types.get(c.type, pa.string())) for c in contract.columns])
 
 
+@cache
+def typed_schema(contract: Contract) -> pa.Schema:
+    """The same columns with timestamps as such, which valid texts can be cast to."""
+    instant = pa.timestamp("ms", "UTC")
+    fields = zip(contract.columns, arrow_schema(contract), strict=True)
+    return pa.schema([f.with_type(instant) if c.type == "timestamp" else f for c, f in fields])
+
+
 def flatten_rows(rows: Sequence[Any], contract: Contract) -> pa.RecordBatch:
     """Turn decoded rows into one record batch in contract order."""
     arrays: list[pa.Array] = []

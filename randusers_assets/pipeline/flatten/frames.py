@@ -3,6 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ BLOCK_BYTES = 1 << 18
 
 # Rows of a record batch and of a Parquet row group.
 BATCH_ROWS = 5_000
+
+PARQUET_TYPE = "application/vnd.apache.parquet"
 
 # More undecodable rows are a changed API. They are in the Parquet footer, which must stay small.
 MAX_UNDECODABLE = 1_000
@@ -135,6 +138,22 @@ def decode_raw(raw: RawUsers) -> DecodedRaw:
     return write_parquet(lines, raw.contract, lambda: (raw.facts, raw.file.sha256))
 
 
+@contextmanager
+def open_parquet(file: TempFile, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Open a temp file for writing Parquet; the same rows give the same bytes."""
+    with (
+        explain_host_limits(),
+        file.writer() as writer,
+        # Buffer 1 MiB so that PyArrow rarely calls into Python.
+        pa.BufferedOutputStream(pa.PythonFile(writer, "w"), 1 << 20) as sink,
+        # No dictionaries: most values hardly repeat, and zstd finds those that do.
+        pq.ParquetWriter(
+            sink, schema, compression="zstd", compression_level=1, use_dictionary=False
+        ) as parquet,
+    ):
+        yield parquet
+
+
 def write_parquet(
     lines: Iterable[FlatLines], contract: Contract, source: Callable[[], tuple[FetchFacts, str]]
 ) -> DecodedRaw:
@@ -156,17 +175,8 @@ def write_parquet(
             rows += len(some)
             yield some.rows
 
-    file, schema = TempFile(), arrow_schema(contract)
-    with (
-        explain_host_limits(),
-        file.writer() as writer,
-        # Buffer 1 MiB so that PyArrow rarely calls into Python.
-        pa.BufferedOutputStream(pa.PythonFile(writer, "w"), 1 << 20) as sink,
-        # No dictionaries: most values hardly repeat, and zstd finds those that do.
-        pq.ParquetWriter(
-            sink, schema, compression="zstd", compression_level=1, use_dictionary=False
-        ) as parquet,
-    ):
+    file = TempFile()
+    with open_parquet(file, arrow_schema(contract)) as parquet:
         for table in _in_batches(batches()):
             parquet.write_table(table, row_group_size=BATCH_ROWS)
         fetch, raw_sha256 = source()

@@ -7,7 +7,13 @@ import msgspec
 from randusers_assets.pipeline.audit import csv_format
 from randusers_assets.pipeline.contract import Contract
 from randusers_assets.pipeline.flatten.arrow import arrow_schema
-from randusers_assets.pipeline.flatten.frames import FetchFacts, RawUsers, UserFrames, to_frame
+from randusers_assets.pipeline.flatten.frames import (
+    PARQUET_TYPE,
+    FetchFacts,
+    RawUsers,
+    UserFrames,
+    to_frame,
+)
 from randusers_assets.pipeline.publish.receipt import latest_day, parse, require_receipt
 from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.s3 import Store, Stored
@@ -45,7 +51,7 @@ def save(store: Store, date: str, snapshot: RawUsers | UserFrames) -> tuple[str,
 def keep(store: Store, date: str, snapshot: RawUsers | UserFrames) -> tuple[str, Stored]:
     """Store a raw snapshot or flat rows under the key that names their content."""
     store.check_access()
-    path_of, content_type = paths.frames_path, "application/vnd.apache.parquet"
+    path_of, content_type = paths.frames_path, PARQUET_TYPE
     if isinstance(snapshot, RawUsers):
         path_of, content_type = paths.raw_path, "application/zstd"
     path = path_of(snapshot.contract, date, snapshot.file.sha256)

@@ -1,6 +1,7 @@
-"""Publishing: the receipt, then the audited bytes in one conditional write, then the pointer."""
+"""Publishing: the receipt, then the audited bytes in one conditional write, then what follows."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -13,7 +14,9 @@ from randusers_assets.pipeline.audit.encode import AuditedCsv
 from randusers_assets.pipeline.audit.gates import Judgement
 from randusers_assets.pipeline.contract import Contract
 from randusers_assets.pipeline.errors import Altered, Conflict, SnapshotError
+from randusers_assets.pipeline.flatten.frames import PARQUET_TYPE
 from randusers_assets.pipeline.publish import receipt as receipts
+from randusers_assets.pipeline.publish.data_package import describe_csv
 from randusers_assets.pipeline.publish.receipt import (
     ColumnProof,
     Latest,
@@ -50,7 +53,7 @@ class PassedCsv:
 
 
 def publish(store: Store, date: str, passed: PassedCsv, run_id: str) -> Publication:
-    """Publish a day's CSV: first its proof, then the CSV, then the pointer to the last day.
+    """Publish a day's CSV: first its proof, then the CSV, then what follows it.
 
     Rejects and receipt are under keys that name the CSV's digest, so they change nothing for
     readers. The one conditional write of the CSV is the commit: of two runs one publishes, and
@@ -64,11 +67,11 @@ def publish(store: Store, date: str, passed: PassedCsv, run_id: str) -> Publicat
     receipt = _keep_receipt(store, contract, receipt)
     stored, outcome = _commit(store, date, passed.csv)
     try:
-        _point_latest(store, contract, date)
+        _write_followers(store, passed.csv, receipt)
     except SnapshotError as error:
         raise SnapshotError(
-            f"{date} is published with its receipt, but the pointer to the last day is not"
-            f" updated: {error}",
+            f"{date} is published with its receipt, but an object that follows it is not written:"
+            f" {error}",
             retryable=error.retryable,
         ) from error
     return Publication(receipt, stored, outcome)
@@ -89,6 +92,9 @@ def describe(store: Store, date: str, passed: PassedCsv, rejects_path: str, run_
         ],
         csv=_proof(store, paths.csv_path(contract, date), csv.file),
         rejects=_proof(store, rejects_path, csv.rejects),
+        parquet_copy=_proof(store, paths.parquet_copy_path(contract, date), csv.parquet_copy)
+        if csv.parquet_copy
+        else None,
         raw=Origin(uri=store.uri(paths.raw_path(contract, date, raw)), sha256=raw),
         parquet=Origin(uri=store.uri(paths.frames_path(contract, date, frames)), sha256=frames),
         source=csv.facts.fetch,
@@ -176,6 +182,43 @@ def _commit(store: Store, date: str, csv: AuditedCsv) -> tuple[Stored, Outcome]:
     return stored, "published"
 
 
+def _write_followers(store: Store, csv: AuditedCsv, receipt: Receipt) -> None:
+    """Write the Parquet copy, `latest.json` and `datapackage.json`, in this order."""
+    contract, date = csv.contract, receipt.date
+
+    def is_published() -> bool:
+        now = store.head(paths.csv_path(contract, date))
+        return now is not None and now.sha256 == csv.file.sha256
+
+    def is_latest() -> bool:
+        return is_published() and receipts.latest_day(store, contract) == date
+
+    if csv.parquet_copy:
+        path = paths.parquet_copy_path(contract, date)
+        _follow(store, path, csv.parquet_copy, PARQUET_TYPE, is_published)
+    _point_latest(store, contract, date)
+    package = describe_csv(contract, receipt)
+    _follow(store, paths.data_package_path(), package, receipts.CONTENT_TYPE, is_latest)
+
+
+def _follow(
+    store: Store, path: str, body: TempFile | bytes, kind: str, belongs: Callable[[], bool]
+) -> None:
+    """Write an object while it belongs to what is published; else another run writes it.
+
+    What is stored is looked at first. A run that publishes after that writes its own object, so the
+    conditional write of this one fails, and it looks again.
+    """
+
+    def decide() -> Stored | Replacement | None:
+        now = store.head(path)
+        if not belongs() or (now and store.holds(path, now, body, kind)):
+            return now
+        return Replacement(now, body)
+
+    store.swap(path, decide, content_type=kind)
+
+
 def _point_latest(store: Store, contract: Contract, date: str) -> None:
     """Move `latest.json` to this day, never back from a later one."""
     path = paths.latest_path(contract)
@@ -211,6 +254,6 @@ def describe_interruption(store: Store, date: str, csv: AuditedCsv) -> str:
     if now and now.sha256 == csv.file.sha256:
         return (
             f"The run was interrupted after {date} was published with its receipt: run again to"
-            " bring latest.json up to date."
+            " write what follows it, up to datapackage.json."
         )
     return f"The run was interrupted before it published {date}: {UNTOUCHED}."

@@ -54,7 +54,10 @@ class ColumnProof(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """The proof of one publication; `parquet` is None in one of version 1."""
+    """The proof of one publication; `parquet` is None in one of version 1.
+
+    `parquet_copy` is None where RANDUSERS_PUBLISH_PARQUET was off.
+    """
 
     receipt_version: Literal[1, 2] = 2
     date: str
@@ -63,6 +66,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     columns: list[ColumnProof]
     csv: ObjectProof
     rejects: ObjectProof
+    parquet_copy: ObjectProof | None = None
     raw: Origin
     parquet: Origin | None = None
     source: FetchFacts

@@ -4,19 +4,38 @@ import hashlib
 from collections.abc import Iterator
 from itertools import zip_longest
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from randusers_assets.pipeline.audit import csv_format
-from randusers_assets.pipeline.audit.encode import audit_csv
+from randusers_assets.pipeline.audit.encode import AuditedCsv, audit_csv
 from randusers_assets.pipeline.audit.gates import Finding, History, Policy, describe_closed, judge
 from randusers_assets.pipeline.contract import Contract
 from randusers_assets.pipeline.errors import Altered, SnapshotError
-from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames, decode_raw, flatten
+from randusers_assets.pipeline.flatten.frames import (
+    BATCH_ROWS,
+    RawUsers,
+    UserFrames,
+    decode_raw,
+    flatten,
+)
+from randusers_assets.pipeline.publish.data_package import describe_csv
 from randusers_assets.pipeline.publish.publish import PassedCsv, describe, rejects_paths
-from randusers_assets.pipeline.publish.receipt import Receipt, latest_day, require_receipt
+from randusers_assets.pipeline.publish.receipt import (
+    CONTENT_TYPE,
+    ObjectProof,
+    Receipt,
+    latest_day,
+    read_latest,
+    require_receipt,
+)
 from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.read_ahead import read_ahead
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets.pipeline.storage.s3_errors import Missing
 from randusers_assets.pipeline.storage.tempfiles import TempFile
+
+_RESTORE = "restore it from a backup; what is published cannot be proved without it"
 
 # What a receipt says of a day that the raw snapshot gives again.
 DERIVED = ("counts", "columns", "csv", "rules", "contract_version")
@@ -70,7 +89,7 @@ def verify(store: Store, contract: Contract, date: str | None = None) -> Iterato
     receipt = require_receipt(store, contract, date, sha256)
     yield f"{receipt.csv.uri}: {receipt.csv.bytes:,} bytes with the SHA-256 of its receipt"
     proof = _Proof(store, contract, receipt)
-    frames = proof.rebuild()
+    frames, csv = proof.rebuild()
     counts = receipt.counts
     yield f"rebuilt from {receipt.raw.uri}, the CSV has the same SHA-256"
     yield (
@@ -80,6 +99,11 @@ def verify(store: Store, contract: Contract, date: str | None = None) -> Iterato
     if receipt.parquet:
         proof.compare_parquet(frames)
         yield f"{receipt.parquet.uri} has the same rows"
+    if receipt.parquet_copy and csv.parquet_copy:
+        yield proof.compare_copy(receipt.parquet_copy, csv.parquet_copy)
+    latest = read_latest(store, contract)
+    if latest and latest[0].date == date and receipt.receipt_version > 1:
+        yield proof.compare_data_package()
 
 
 class _Proof:
@@ -89,27 +113,28 @@ class _Proof:
         self.store, self.contract, self.receipt = store, contract, receipt
         self.paths = paths.version_1_paths(contract, receipt.date)
         self.uri = store.uri(self.paths.receipt)
+        self.again = f"materialize {contract.name}_csv for {receipt.date}"
         if receipt.receipt_version > 1:
             path = paths.receipt_path(contract, receipt.date, receipt.csv.sha256)
             self.uri = store.uri(path)
 
     def differs(self, problem: str) -> SnapshotError:
         """The error for a receipt that is not true."""
-        name = f"{self.contract.name}_csv"
-        return SnapshotError(f"{self.uri}: {problem}: materialize {name} for {self.receipt.date}.")
+        return SnapshotError(f"{self.uri}: {problem}: {self.again}.")
 
-    def download(self, what: str, uri: str, sha256: str, *allowed: str) -> TempFile:
+    def download(
+        self, what: str, uri: str, sha256: str, *allowed: str, advice: str = _RESTORE
+    ) -> TempFile:
         """An object that the receipt names, at one of the paths that it may have."""
         path = next((path for path in allowed if self.store.uri(path) == uri), None)
         if path is None:
             raise self.differs(f"{what}.uri is not one of this bucket, prefix and day")
-        restore = "restore it from a backup; what is published cannot be proved without it"
-        file, _ = self.store.download(path, restore)
+        file, _ = self.store.download(path, advice)
         if file.sha256 != sha256:
             raise self.differs(f"{uri} has another SHA-256 than {what}.sha256")
         return file
 
-    def rebuild(self) -> UserFrames:
+    def rebuild(self) -> tuple[UserFrames, AuditedCsv]:
         """Make the day again from its raw snapshot, and compare everything that this gives."""
         receipt, store, date = self.receipt, self.store, self.receipt.date
         if receipt.contract_version != self.contract.version:
@@ -121,7 +146,7 @@ class _Proof:
         raw = paths.raw_path(self.contract, date, receipt.raw.sha256), self.paths.raw
         file = self.download("raw", receipt.raw.uri, receipt.raw.sha256, *raw)
         frames = flatten(decode_raw(RawUsers(file, receipt.source, self.contract)))
-        csv = audit_csv(frames)
+        csv = audit_csv(frames, parquet_copy=receipt.parquet_copy is not None)
         judgement = judge(csv, Policy(receipt.max_rejected_ratio), History())
         if closed := describe_closed(judgement.findings):
             raise self.differs(f"the raw snapshot does not pass the gates ({closed})")
@@ -135,7 +160,7 @@ class _Proof:
         if problems:
             raise self.differs(f"{', '.join(problems)}: not what {receipt.raw.uri} gives")
         self.download("rejects", proof.uri, proof.sha256, *rejects, self.paths.rejects)
-        return frames
+        return frames, csv
 
     def compare_parquet(self, frames: UserFrames) -> None:
         """Compare the rows, and the facts of the fetch, with those of the stored Parquet file."""
@@ -149,3 +174,35 @@ class _Proof:
         for theirs, ours in zip_longest(stored.batches(), frames.batches()):
             if theirs != ours:
                 raise self.differs(f"{parquet.uri} has other rows than {self.receipt.raw.uri}")
+
+    def compare_copy(self, proof: ObjectProof, rebuilt: TempFile) -> str:
+        """Compare the Parquet copy with one made again; what was proved.
+
+        Another version of pyarrow may write the same rows as other bytes.
+        """
+        path = paths.parquet_copy_path(self.contract, self.receipt.date)
+        what, uri = "parquet_copy", proof.uri
+        file = self.download(what, uri, proof.sha256, path, advice=self.again)
+        if file.size != proof.bytes:
+            raise self.differs(f"{uri} has other bytes than {what}.bytes")
+        if file.sha256 == rebuilt.sha256:
+            return f"{uri} has the same bytes as one made again"
+        ours = pq.ParquetFile(rebuilt.reader())
+        try:
+            theirs = pq.ParquetFile(file.reader())
+            rows = zip_longest(theirs.iter_batches(BATCH_ROWS), ours.iter_batches(BATCH_ROWS))
+            same = theirs.schema_arrow == ours.schema_arrow and all(a == b for a, b in rows)
+        except pa.ArrowInvalid as error:
+            raise self.differs(f"{uri} is not Parquet") from error
+        if not same:
+            raise self.differs(f"{uri} has other rows than {self.receipt.raw.uri}")
+        writers = f"{theirs.metadata.created_by}, here {ours.metadata.created_by}"
+        return f"{uri} has the same rows, though not the same bytes (written by {writers})"
+
+    def compare_data_package(self) -> str:
+        """Compare `datapackage.json`, which describes the last published day; what was proved."""
+        path, body = paths.data_package_path(), describe_csv(self.contract, self.receipt)
+        uri, now = self.store.uri(path), self.store.head(path)
+        if now is None or not self.store.holds(path, now, body, CONTENT_TYPE):
+            raise SnapshotError(f"{uri} does not describe {self.receipt.csv.uri}: {self.again}.")
+        return f"{uri} describes it"

@@ -49,6 +49,11 @@ def csv_path(contract: Contract, date: str) -> str:
     return f"{contract.name}_csv/dt={date}/{contract.name}.csv"
 
 
+def parquet_copy_path(contract: Contract, date: str) -> str:
+    """A day's published rows once more, as Parquet; beside the CSV's folder, which holds CSVs."""
+    return f"{contract.name}_parquet/dt={date}/{contract.name}.parquet"
+
+
 def rejects_path(contract: Contract, date: str, name: str) -> str:
     """The rows set aside for a CSV, by that one's digest: CSV."""
     return f"_rejects/{contract.name}_csv/dt={date}/{name}.csv"
@@ -67,6 +72,14 @@ def receipts_path(contract: Contract, date: str) -> str:
 def latest_path(contract: Contract) -> str:
     """The pointer to the last published day: JSON."""
     return f"_receipts/{contract.name}_csv/latest.json"
+
+
+def data_package_path() -> str:
+    """The description of the last published CSV for Frictionless tools: JSON, at the root.
+
+    Below a `dt=` folder it would be read as data.
+    """
+    return "datapackage.json"
 
 
 class Version1(NamedTuple):

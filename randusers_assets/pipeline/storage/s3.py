@@ -239,15 +239,15 @@ class Store:
         return Stored(answer["ETag"], size, version_id, described["Metadata"], content_type)
 
     def swap(
-        self, path: str, decide: Callable[[], Stored | Replacement], *, content_type: str
-    ) -> Stored:
+        self, path: str, decide: Callable[[], Stored | Replacement | None], *, content_type: str
+    ) -> Stored | None:
         """Replace an object by compare-and-swap; SnapshotError after `SWAP_TRIES` lost races.
 
-        `decide` looks at what is stored and returns it, to keep it, or its replacement.
+        `decide` looks at what is stored and returns its replacement, or else what it keeps.
         """
         for _ in range(SWAP_TRIES):
             chosen = decide()
-            if isinstance(chosen, Stored):
+            if not isinstance(chosen, Replacement):
                 return chosen
             with contextlib.suppress(Conflict):
                 return self.put(path, chosen.body, content_type=content_type, replaces=chosen.of)

@@ -4,6 +4,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +18,7 @@ from randusers_assets.pipeline.audit.rules import RuleCount
 from randusers_assets.pipeline.contract import Column, Contract, Offender
 from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.frames import decode_raw, flatten
-from randusers_assets_tests.builders import bytes_of, csv_of, raw_users_of, user, users
+from randusers_assets_tests.builders import bytes_of, csv_of, frames_of, raw_users_of, user, users
 from randusers_assets_tests.pipeline.audit.test_csv_format import read_ours
 from randusers_assets_tests.pipeline.publish.bucket import BAD_EMAIL
 
@@ -107,6 +110,40 @@ def test_audit_csv_fails_if_rows_do_not_read_back(
     )
 
 
+def test_audit_csv_copies_the_published_rows_to_parquet() -> None:
+    """The rows of the CSV, typed, NULL apart from `""`; the same rows give the same bytes."""
+    first = user(1, name_title=None, dob_age=None, dob_date="1968-07-21T10:02:51.768Z")
+    snapshot = [first, user(2, email=BAD_EMAIL), user(3, name_title="")]
+    csv, again = csv_of(snapshot), csv_of(snapshot)
+    assert csv.parquet_copy
+    assert again.parquet_copy
+    assert bytes_of(csv.parquet_copy) == bytes_of(again.parquet_copy)
+    table = pq.read_table(pa.BufferReader(bytes_of(csv.parquet_copy)))
+    types = {"integer": pa.int64(), "number": pa.float64(), "timestamp": pa.timestamp("ms", "UTC")}
+    assert dict(zip(table.column_names, table.schema.types, strict=True)) == {
+        c.name: types.get(c.type, pa.string()) for c in CONTRACT.columns
+    }
+    # As text, the instants are what the CSV has.
+    rows = table.to_pylist()
+    assert rows[0]["dob_date"].isoformat() == "1968-07-21T10:02:51.768000+00:00"
+    for name in ("dob_date", "registered_date"):
+        texts = pc.strftime(table.column(name), "%Y-%m-%dT%H:%M:%SZ")
+        table = table.set_column(table.column_names.index(name), name, texts)
+    assert table.to_pylist() == read_ours(bytes_of(csv.file))
+    assert [(row["id"], row["name_title"], row["dob_age"]) for row in rows] == [
+        (1, None, None),
+        (3, "", snapshot[2]["dob"]["age"]),
+    ]
+
+
+def test_audit_csv_makes_no_parquet_copy_where_it_is_turned_off() -> None:
+    """Nothing else depends on it."""
+    frames = frames_of(users(3))
+    on, off = audit_csv(frames), audit_csv(frames, parquet_copy=False)
+    assert off.parquet_copy is None
+    assert (off.file.sha256, off.nulls) == (on.file.sha256, on.nulls)
+
+
 def test_audit_csv_writes_numbers_and_json() -> None:
     """Numbers are bare and exact, JSON is compact text; the rules apply to both."""
     sent = [
@@ -131,6 +168,10 @@ def test_audit_csv_writes_numbers_and_json() -> None:
         '6,,"[6]","size.weight: expected float, got str"\n'
     )
     assert csv.nulls == {"id": 0, "size_weight": 0, "tags": 1}
+    assert csv.parquet_copy
+    copy = pq.read_table(pa.BufferReader(bytes_of(csv.parquet_copy)))
+    assert copy.schema.types == [pa.int64(), pa.float64(), pa.string()]
+    assert copy.column("size_weight").to_pylist() == [0.1, 5.0, -9007199254740991.0]
 
 
 FAULTS: list[Mapping[str, object]] = [

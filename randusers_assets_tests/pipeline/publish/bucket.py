@@ -11,6 +11,7 @@ from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.audit.encode import AuditedCsv
 from randusers_assets.pipeline.audit.gates import Policy
 from randusers_assets.pipeline.errors import SnapshotError
+from randusers_assets.pipeline.publish.data_package import describe_csv
 from randusers_assets.pipeline.publish.publish import Publication, publish
 from randusers_assets.pipeline.publish.receipt import Receipt, find_history, require_receipt
 from randusers_assets.pipeline.steps import SnapshotRun
@@ -20,6 +21,7 @@ from randusers_assets_tests.builders import User, passed, raw_users_of
 
 DAY_BEFORE, DAY, DAY_AFTER = "2026-11-21", "2026-11-22", "2026-11-23"
 CSV, LATEST = paths.csv_path(CONTRACT, DAY), paths.latest_path(CONTRACT)
+COPY, PACKAGE = paths.parquet_copy_path(CONTRACT, DAY), paths.data_package_path()
 LENIENT = Policy(max_rejected_ratio=0.5)
 BAD_EMAIL = "nobody@nowhere"
 
@@ -41,10 +43,15 @@ def publish_csv(
 
 
 def publish_users(
-    store: Store, date: str, snapshot: Sequence[User], policy: Policy | None = None
+    store: Store,
+    date: str,
+    snapshot: Sequence[User],
+    policy: Policy | None = None,
+    *,
+    parquet_copy: bool = True,
 ) -> Publication:
     """Store, judge and publish a day's users, as a run does that has fetched them."""
-    run, raw = SnapshotRun(store, CONTRACT), raw_users_of(snapshot)
+    run, raw = SnapshotRun(store, CONTRACT, parquet_copy=parquet_copy), raw_users_of(snapshot)
     run.save(date, raw)
     frames = run.flatten(raw)
     run.save(date, frames)
@@ -137,9 +144,10 @@ def become_version_1(store: Store, date: str) -> None:
             ContentType=now.content_type,
         )
         delete(store, uri.removeprefix(store.uri("")))
+    delete(store, PACKAGE, paths.parquet_copy_path(CONTRACT, date))
     delete(store, paths.raw_pointer_path(CONTRACT, date), paths.frames_pointer_path(CONTRACT, date))
     body = msgspec.to_builtins(receipt)
-    del body["parquet"], body["raw"], body["compared_with"]
+    del body["parquet"], body["parquet_copy"], body["raw"], body["compared_with"]
     for name, path in (("csv", paths.csv_path(CONTRACT, date)), ("rejects", old.rejects)):
         body[name] |= {"uri": store.uri(path), "etag": '"e"', "version_id": None}
     body |= {"receipt_version": 1, "raw_sha256": receipt.raw.sha256}
@@ -149,13 +157,15 @@ def become_version_1(store: Store, date: str) -> None:
 
 
 def assert_consistent(store: Store) -> Receipt:
-    """Check that CSV, receipt, rejects and pointer agree; the receipt."""
+    """Check that CSV, receipt, rejects, Parquet copy and pointers agree; the receipt."""
     receipt = receipt_of(store)
-    for proof in (receipt.csv, receipt.rejects):
+    assert receipt.parquet_copy
+    for proof in (receipt.csv, receipt.rejects, receipt.parquet_copy):
         body = body_of(store, proof.uri.removeprefix(store.uri("")))
         assert (hashlib.sha256(body).hexdigest(), len(body)) == (proof.sha256, proof.bytes)
     assert body_of(store, CSV).count(b"\n") == receipt.counts.published + 1
     receipts = store.uri(paths.receipts_path(CONTRACT, DAY))
     latest = {"date": DAY, "csv": store.uri(CSV), "receipts": receipts}
     assert msgspec.json.decode(body_of(store, LATEST)) == latest
+    assert body_of(store, PACKAGE) == describe_csv(CONTRACT, receipt)
     return receipt

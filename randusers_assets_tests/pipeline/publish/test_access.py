@@ -55,7 +55,7 @@ def test_run_without_list_bucket_publishes_and_compares(
             lambda: bucket.publish_users(store_at(url, store), DAY, users(5))
         )
         assert closed.startswith("Closed by is_in_line_with_history: Against 2026-11-21: 5 rows")
-        assert len(list(verify(store_at(url, store), CONTRACT))) == 4
+        assert len(list(verify(store_at(url, store), CONTRACT))) == 6
         own = store_at(url, store)
         own.check_access()
         assert own.head(CSV) is None

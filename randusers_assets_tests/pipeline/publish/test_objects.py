@@ -76,7 +76,7 @@ def test_load_of_a_day_of_release_0_1_0_finds_its_one_object(
     assert load(store, CONTRACT, DAY).facts == facts
     assert len(list(verify(store, CONTRACT, DAY))) == 3
     bucket.publish_users(store, DAY, users(3))
-    assert len(list(verify(store, CONTRACT, DAY))) == 4
+    assert len(list(verify(store, CONTRACT, DAY))) == 6
 
 
 def test_load_raw_names_a_snapshot_that_something_else_wrote(store: Store) -> None:

@@ -26,7 +26,7 @@ from randusers_assets_tests.pipeline.publish.bucket import (
 
 
 def test_first_publication_writes_the_keys_of_the_design(store: Store) -> None:
-    """Nine objects with their bytes and types; the receipt is exactly this JSON."""
+    """Eleven objects with their bytes and types; the receipt is exactly this JSON."""
     snapshot = users(10, email=BAD_EMAIL)
     publication = bucket.publish_users(store, DAY, snapshot, Policy(0.1, "a test account"))
     raw, csv = raw_users_of(snapshot), csv_of(snapshot)
@@ -48,9 +48,13 @@ def test_first_publication_writes_the_keys_of_the_design(store: Store) -> None:
         raw_key: "application/zstd",
         f"users_csv/dt={DAY}/users.csv": text,
         parquet_key: "application/vnd.apache.parquet",
+        f"users_parquet/dt={DAY}/users.parquet": "application/vnd.apache.parquet",
+        "datapackage.json": json,
     }
+    assert csv.parquet_copy
     assert bucket.body_of(store, bucket.CSV) == bytes_of(csv.file)
     assert bucket.body_of(store, rejects_key) == bytes_of(csv.rejects)
+    assert bucket.body_of(store, bucket.COPY) == bytes_of(csv.parquet_copy)
     assert bucket.body_of(store, raw_key) == bytes_of(raw.file)
 
     def origin(path: str, sha256: str) -> dict[str, object]:
@@ -74,6 +78,7 @@ def test_first_publication_writes_the_keys_of_the_design(store: Store) -> None:
         "columns": [{"name": name, "type": kind, "nulls": 0} for name, kind in types.items()],
         "csv": proof(f"users_csv/dt={DAY}/users.csv", csv.file),
         "rejects": proof(rejects_key, csv.rejects),
+        "parquet_copy": proof(f"users_parquet/dt={DAY}/users.parquet", csv.parquet_copy),
         "raw": origin(raw_key, raw.file.sha256),
         "parquet": origin(parquet_key, csv.frames_sha256),
         "source": csv.facts.fetch,
@@ -129,6 +134,28 @@ def test_publish_of_an_older_day_leaves_latest_as_it_is(store: Store) -> None:
     assert bucket.receipt_of(store, DAY_AFTER).compared_with == DAY
 
 
+def test_publish_of_an_older_day_leaves_the_data_package_as_it_is(store: Store) -> None:
+    """`datapackage.json` describes the last day, and the day that follows it replaces that."""
+    bucket.publish_csv(store, DAY, csv_of(users(10)))
+    package = bucket.body_of(store, bucket.PACKAGE)
+    bucket.publish_csv(store, DAY_BEFORE, csv_of(users(10, name_first="Ada")))
+    assert bucket.body_of(store, bucket.PACKAGE) == package
+    bucket.publish_csv(store, DAY_AFTER, csv_of(users(10)))
+    after = package.replace(DAY.encode(), DAY_AFTER.encode())
+    assert bucket.body_of(store, bucket.PACKAGE) == after != package
+
+
+def test_publish_without_the_parquet_copy_writes_and_names_none(store: Store) -> None:
+    """Turned off, nothing else changes; turned on again, the next run adds it to the same CSV."""
+    bucket.publish_users(store, DAY, users(10), parquet_copy=False)
+    assert bucket.receipt_of(store).parquet_copy is None
+    assert store.head(bucket.COPY) is None
+    assert len(list(verify(store, CONTRACT, DAY))) == 5
+    assert bucket.publish_users(store, DAY, users(10)).outcome == "unchanged"
+    bucket.assert_consistent(store)
+    assert len(list(verify(store, CONTRACT, DAY))) == 6
+
+
 @pytest.mark.parametrize("damage", [bucket.delete, bucket.overwrite])
 def test_publish_writes_a_lost_pointer_to_the_last_published_day(
     store: Store, damage: Callable[[Store, str], None]
@@ -166,7 +193,7 @@ def test_publish_after_a_closed_gate_leaves_the_day_proved(store: Store) -> None
     assert closed.startswith("Closed by emails_are_valid, rejects_are_within_ratio: ")
     assert load_raw(store, CONTRACT, DAY).file.sha256 != receipt.raw.sha256
     assert bucket.receipt_of(store) == receipt
-    assert len(list(verify(store, CONTRACT, DAY))) == 4
+    assert len(list(verify(store, CONTRACT, DAY))) == 6
 
 
 def test_publish_records_an_accepted_change_and_keeps_it_accepted(store: Store) -> None:
@@ -198,6 +225,8 @@ OBJECTS: dict[str, Callable[[Store], str]] = {
     "receipt": bucket.receipt_key,
     "raw": lambda store: bucket.receipt_of(store).raw.uri.removeprefix(store.uri("")),
     "parquet": lambda store: str(bucket.receipt_of(store).parquet).split("'")[1].split("/", 3)[3],
+    "Parquet copy": lambda _: bucket.COPY,
+    "data package": lambda _: bucket.PACKAGE,
     "current raw": lambda _: f"_current/raw_users/dt={DAY}.json",
 }
 
@@ -206,7 +235,7 @@ OBJECTS: dict[str, Callable[[Store], str]] = {
     ("name", "damage"),
     [
         *((name, bucket.overwrite) for name in OBJECTS),
-        *((name, bucket.delete) for name in ("csv", "receipt")),
+        *((name, bucket.delete) for name in ("csv", "receipt", "Parquet copy", "data package")),
         *((name, damage_nothing_but_the_type) for name in ("csv", "receipt", "raw")),
     ],
 )
@@ -221,7 +250,7 @@ def test_rerun_restores_a_damaged_object(
     assert bucket.state_of(store) != before
     bucket.publish_users(store, DAY, snapshot, LENIENT)
     assert bucket.state_of(store) == before
-    assert len(list(verify(store, CONTRACT, DAY))) == 4
+    assert len(list(verify(store, CONTRACT, DAY))) == 6
 
 
 class CorruptingStore(Store):

@@ -1,21 +1,27 @@
 """A published day is proved again from the bucket alone, or the first difference is named."""
 
 import dataclasses
+import io
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from randusers_assets.contract import CONTRACT
 from randusers_assets.pipeline.audit import csv_format
 from randusers_assets.pipeline.audit.gates import Finding
-from randusers_assets.pipeline.flatten.frames import RawUsers, UserFrames
+from randusers_assets.pipeline.flatten.frames import PARQUET_TYPE, RawUsers, UserFrames
 from randusers_assets.pipeline.publish.objects import keep, save
 from randusers_assets.pipeline.publish.publish import CODE_VERSION
 from randusers_assets.pipeline.publish.verify import read_back, verify
 from randusers_assets.pipeline.storage import paths
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets_tests.builders import (
+    bytes_of,
+    csv_of,
     frames_of,
     frames_with,
     raw_users_of,
@@ -25,8 +31,10 @@ from randusers_assets_tests.builders import (
 )
 from randusers_assets_tests.pipeline.publish import bucket
 from randusers_assets_tests.pipeline.publish.bucket import (
+    COPY,
     CSV,
     DAY,
+    DAY_AFTER,
     DAY_BEFORE,
     LENIENT,
     publish_users,
@@ -59,7 +67,7 @@ def untrue(store: Store, problem: str) -> str:
 
 
 def test_verify_proves_a_published_day(store: Store) -> None:
-    """Bytes, rebuild, counts and Parquet are proved, one sentence each, also of the last day."""
+    """Each object that is published or named is proved in one sentence, also of the last day."""
     publish_users(store, DAY, users(3))
     receipt, size = bucket.receipt_of(store), len(bucket.body_of(store, CSV))
     assert receipt.parquet
@@ -68,6 +76,8 @@ def test_verify_proves_a_published_day(store: Store) -> None:
         f"rebuilt from {receipt.raw.uri}, the CSV has the same SHA-256",
         "3 declared = 3 published + 0 rejected; rules and NULLs are as counted",
         f"{receipt.parquet.uri} has the same rows",
+        f"s3://{store.bucket}/{COPY} has the same bytes as one made again",
+        f"s3://{store.bucket}/datapackage.json describes it",
     ]
     assert list(verify(store, CONTRACT)) == proofs(store)
 
@@ -92,7 +102,7 @@ def test_verify_proves_a_day_whose_raw_snapshot_was_fetched_again(store: Store) 
     publish_users(store, DAY, users(3))
     save(store, DAY, raw_users_of(users(4)))
     save(store, DAY, frames_of(users(4)))
-    assert len(proofs(store)) == 4
+    assert len(proofs(store)) == 6
 
 
 def test_verify_proves_a_day_of_release_0_1_0(store: Store) -> None:
@@ -195,7 +205,7 @@ def test_verify_of_a_csv_that_says_otherwise_how_to_read_it_differs(
     problem = problem.format(sha256=bucket.csv_sha256(store))
     assert difference(store) == f"s3://{store.bucket}/{CSV}: {problem}: {AGAIN}"
     publish_users(store, DAY, users(3))
-    assert len(proofs(store)) == 4
+    assert len(proofs(store)) == 6
 
 
 RULES = [{"name": "emails_are_valid", "users": 1, "examples": []}]
@@ -228,6 +238,18 @@ UNTRUE: dict[str, tuple[dict[str, Any], str | None]] = {
         {"parquet": {"uri": "s3://other/x.parquet"}},
         "parquet.uri is not one of this bucket, prefix and day",
     ),
+    "parquet_copy.uri": (
+        {"parquet_copy": {"uri": "s3://other/x.parquet"}},
+        "parquet_copy.uri is not one of this bucket, prefix and day",
+    ),
+    "parquet_copy.sha256": (
+        {"parquet_copy": {"sha256": "0" * 64}},
+        "{copy} has another SHA-256 than parquet_copy.sha256",
+    ),
+    "parquet_copy.bytes": (
+        {"parquet_copy": {"bytes": 1}},
+        "{copy} has other bytes than parquet_copy.bytes",
+    ),
     "source": ({"source": {"url": "http://other"}}, "source is not what {parquet} says"),
     "source.fetched_at": (
         {"source": {"fetched_at": "2020-01-01T00:00:00+00:00"}},
@@ -247,7 +269,7 @@ def test_verify_of_an_edited_receipt_differs(store: Store, claim: str) -> None:
     if problem is None:
         assert difference(store).startswith(f"s3://{store.bucket}/{CSV}: ")
     else:
-        problem = problem.format(raw=was.raw.uri, parquet=was.parquet.uri)
+        problem = problem.format(raw=was.raw.uri, parquet=was.parquet.uri, copy=store.uri(COPY))
         assert difference(store) == untrue(store, problem)
 
 
@@ -256,13 +278,13 @@ def test_edited_receipt_is_written_again(store: Store) -> None:
     publish_users(store, DAY, users(3))
     bucket.edit_receipt(store, rules=RULES, csv={"bytes": 1})
     assert publish_users(store, DAY, users(3)).outcome == "unchanged"
-    assert len(proofs(store)) == 4
+    assert len(proofs(store)) == 6
 
 
 def test_verify_of_rejects_above_the_ratio_differs(store: Store) -> None:
     """A receipt that allowed fewer rejects than there are cannot have passed the gates."""
     publish_users(store, DAY, users(3, email=bucket.BAD_EMAIL), LENIENT)
-    assert len(proofs(store)) == 4
+    assert len(proofs(store)) == 6
     bucket.edit_receipt(store, max_rejected_ratio=0.1)
     assert "the raw snapshot does not pass the gates (Closed by emails_are_valid" in (
         difference(store)
@@ -319,6 +341,85 @@ def test_verify_of_a_receipt_with_another_parquet_differs(store: Store, rows: in
     parquet = bucket.receipt_of(store).parquet
     assert parquet
     assert difference(store) == untrue(store, f"{parquet.uri} has other rows than {was.raw.uri}")
+
+
+def forge_copy(store: Store, table: pa.Table, **options: Any) -> None:  # noqa: ANN401  # pyarrow's own
+    """Let the receipt name another Parquet copy that is stored as it should be."""
+    body = io.BytesIO()
+    pq.write_table(table, body, **options)
+    stored = store.put(COPY, body.getvalue(), content_type=PARQUET_TYPE)
+    bucket.edit_receipt(store, parquet_copy={"sha256": stored.sha256, "bytes": stored.size})
+
+
+def test_verify_compares_the_rows_of_a_parquet_copy_of_another_pyarrow(store: Store) -> None:
+    """Another version may compress the same rows to other bytes, and verify says so."""
+    publish_users(store, DAY, users(3))
+    own = f"parquet-cpp-arrow version {pa.cpp_version}"
+    forge_copy(store, pq.read_table(pa.BufferReader(bucket.body_of(store, COPY))))
+    assert proofs(store)[4] == (
+        f"s3://{store.bucket}/{COPY} has the same rows, though not the same bytes (written by"
+        f" {own}, here {own})"
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4])
+def test_verify_of_a_receipt_with_another_parquet_copy_differs(store: Store, rows: int) -> None:
+    """A changed cell, a row less or one more is found although all digests fit."""
+    publish_users(store, DAY, users(3))
+    copy = csv_of(users(rows, name_title="Dr")).parquet_copy
+    assert copy
+    forge_copy(store, pq.read_table(pa.BufferReader(bytes_of(copy))))
+    raw = bucket.receipt_of(store).raw.uri
+    assert difference(store) == untrue(store, f"{store.uri(COPY)} has other rows than {raw}")
+
+
+def test_verify_of_a_parquet_copy_with_other_types_differs(store: Store) -> None:
+    """Timestamps as text are not what the project writes."""
+    publish_users(store, DAY, users(3))
+    forge_copy(store, pa.Table.from_batches(frames_of(users(3)).batches()))
+    raw = bucket.receipt_of(store).raw.uri
+    assert difference(store) == untrue(store, f"{store.uri(COPY)} has other rows than {raw}")
+
+
+def test_verify_of_a_parquet_copy_that_is_none_differs(store: Store) -> None:
+    """An object that is not Parquet is one sentence."""
+    publish_users(store, DAY, users(3))
+    stored = store.put(COPY, b"other", content_type=PARQUET_TYPE)
+    bucket.edit_receipt(store, parquet_copy={"sha256": stored.sha256, "bytes": stored.size})
+    assert difference(store) == untrue(store, f"{store.uri(COPY)} is not Parquet")
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"), [(bucket.delete, "does not exist"), (bucket.overwrite, ALTERED)]
+)
+def test_verify_of_a_damaged_parquet_copy_differs_and_the_next_run_writes_it_again(
+    store: Store, damage: Callable[[Store, str], None], problem: str
+) -> None:
+    """The CSV is proved first; the advice of the difference fixes the copy."""
+    publish_users(store, DAY, users(3))
+    damage(store, COPY)
+    proved = verify(store, CONTRACT, DAY)
+    assert len(list(islice(proved, 4))) == 4
+    assert bucket.message_of(lambda: next(proved)) == f"{store.uri(COPY)} {problem}: {AGAIN}"
+    publish_users(store, DAY, users(3))
+    assert len(proofs(store)) == 6
+
+
+@pytest.mark.parametrize("damage", [bucket.delete, bucket.overwrite])
+def test_verify_of_a_damaged_data_package_differs(
+    store: Store, damage: Callable[[Store, str], None]
+) -> None:
+    """It is compared for the day that it describes, the last one; other days do without."""
+    for day in (DAY, DAY_AFTER):
+        publish_users(store, day, users(3))
+    assert len(proofs(store)) == 5
+    damage(store, bucket.PACKAGE)
+    assert len(proofs(store)) == 5
+    csv = store.uri(paths.csv_path(CONTRACT, DAY_AFTER))
+    assert bucket.message_of(lambda: list(verify(store, CONTRACT, DAY_AFTER))) == (
+        f"s3://{store.bucket}/datapackage.json does not describe {csv}: materialize users_csv for"
+        f" {DAY_AFTER}."
+    )
 
 
 def test_read_back_shows_the_object(store: Store) -> None:
