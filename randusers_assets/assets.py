@@ -63,7 +63,10 @@ def raw_users(
 @daily_asset(
     kinds={"python", "parquet", "s3"},
     tags={"stage": "flat", "dagster/storage_kind": "s3"},
-    metadata={"dagster/column_schema": metadata.table_schema(CONTRACT)},
+    metadata={
+        "dagster/column_schema": metadata.table_schema(CONTRACT),
+        "contract": dg.MetadataValue.path(metadata.CONTRACT_DOCUMENT),
+    },
 )
 def users_df(
     context: dg.AssetExecutionContext, raw_users: RawUsers, snapshot_store: SnapshotStore
@@ -82,7 +85,10 @@ def users_df(
 @daily_asset(
     kinds={"python", "csv", "s3"},
     tags={"stage": "published", "dagster/storage_kind": "s3"},
-    metadata={"dagster/column_schema": metadata.table_schema(CONTRACT)},
+    metadata={
+        "dagster/column_schema": metadata.table_schema(CONTRACT),
+        "contract": dg.MetadataValue.path(metadata.CONTRACT_DOCUMENT),
+    },
     freshness_policy=dg.FreshnessPolicy.time_window(
         warn_window=timedelta(hours=26), fail_window=timedelta(hours=50)
     ),

@@ -36,7 +36,8 @@ class UsersIOManager(dg.IOManager):
 
         with record_seconds(context, "store"), dagster_failures(context, interrupted):
             if isinstance(obj, PassedCsv):
-                shown = publication_metadata(publish(store, date, obj, context.run_id))
+                publication = publish(store, date, obj, context.run_id)
+                shown = publication_metadata(publication, self.run)
             else:
                 path, stored = self.run.save(date, obj)
                 rows = obj.facts.declared if isinstance(obj, RawUsers) else obj.facts.flat_rows

@@ -15,7 +15,15 @@ from randusers_assets.pipeline.flatten.frames import FetchFacts, UserFrames
 from randusers_assets.pipeline.publish.diff import Comparison
 from randusers_assets.pipeline.publish.publish import Publication
 from randusers_assets.pipeline.steps import SnapshotRun
-from randusers_assets.pipeline.storage.paths import csv_path, frames_path, raw_path
+from randusers_assets.pipeline.storage.paths import (
+    csv_path,
+    frames_path,
+    raw_path,
+    receipt_path,
+)
+
+# How the columns are written as an Open Data Contract, and read elsewhere.
+CONTRACT_DOCUMENT = "docs/reading.md"
 
 # Rows of the preview; the most values of a chart, and the blocks of its longest bar.
 PREVIEW_ROWS, TOP, BAR = 5, 10, 20
@@ -110,13 +118,17 @@ def object_metadata(uri: str, rows: int, size: int, sha256: str, etag: str) -> d
     return {**shown, "etag": etag.strip('"')}
 
 
-def publication_metadata(publication: Publication) -> dict[str, Any]:
-    """A publication."""
+def publication_metadata(publication: Publication, run: SnapshotRun) -> dict[str, Any]:
+    """A publication, with a link to its receipt."""
     receipt, csv, etag = publication.receipt, publication.receipt.csv, publication.stored.etag
+    path = receipt_path(run.contract, receipt.date, csv.sha256)
+    copy = {"parquet_copy": receipt.parquet_copy.uri} if receipt.parquet_copy else {}
     return {
         **object_metadata(csv.uri, receipt.counts.published, csv.bytes, csv.sha256, etag),
         "outcome": publication.outcome,
         "rejected": receipt.counts.rejected,
+        **copy,
+        "receipt_link": dg.MetadataValue.url(run.store.link(path)),
         "receipt": dg.MetadataValue.json(msgspec.to_builtins(receipt)),
     }
 

@@ -179,7 +179,10 @@ def test_materializations_show_facts_charts_and_what_changed(
             *("dagster/column_lineage", "preview", "nat", "dob_age", "flatten_seconds"),
             *("compared_with", "new_rows", "gone_rows", "changed_rows", "first_keys"),
         },
-        "users_csv": {"dagster/column_lineage", "outcome", "rejected", "receipt", "audit_seconds"},
+        "users_csv": {
+            *("dagster/column_lineage", "outcome", "rejected", "audit_seconds"),
+            *("receipt", "receipt_link", "parquet_copy"),
+        },
     }
     assert [metadata["dagster/row_count"] for metadata in shown.values()] == [10, 10, 10]
     assert (shown["raw_users"]["source"], shown["raw_users"]["declared"]) == (url, 10)

@@ -143,3 +143,7 @@ def test_definitions_describe_own_and_tag_every_asset(name: str) -> None:
     assert reference.file_path.endswith("/randusers_assets/assets.py")
     schema = table_schema(CONTRACT) if name != "raw_users" else raw_schema(CONTRACT)
     assert node.metadata["dagster/column_schema"] == schema
+    if name != "raw_users":
+        contract = node.metadata["contract"]
+        assert isinstance(contract, dg.PathMetadataValue)
+        assert (ROOT / str(contract.value)).is_file()

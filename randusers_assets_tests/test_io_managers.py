@@ -193,7 +193,13 @@ def test_users_csv_is_published_with_its_receipt(store: Store, manager: UsersIOM
         metadata = store_output(manager, "users_csv", csv)
         receipt = bucket.receipt_of(store)
         assert receipt.run_id == "run-1"
-        shown = {"receipt": msgspec.to_builtins(receipt), "outcome": outcome, "rejected": 0}
+        shown = {
+            "receipt": msgspec.to_builtins(receipt),
+            "receipt_link": store.link(bucket.receipt_key(store)),
+            "parquet_copy": store.uri(bucket.COPY),
+            "outcome": outcome,
+            "rejected": 0,
+        }
         content_type = "text/csv; charset=utf-8"
         body = assert_shown(store, metadata, bucket.CSV, content_type, **shown)
         assert body == builders.bytes_of(csv.csv.file)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from botocore.exceptions import (
     BotoCoreError,
@@ -98,6 +99,14 @@ class Store:
     def uri(self, path: str) -> str:
         """The `s3://` URI of a path below the prefix."""
         return f"s3://{self.bucket}/{self.key(path)}"
+
+    def link(self, path: str) -> str:
+        """Where a browser shows an object: in AWS's console, else at the endpoint itself."""
+        key, endpoint = quote(self.key(path)), urlsplit(self.client.meta.endpoint_url)
+        if (endpoint.hostname or "").endswith(".amazonaws.com"):
+            return f"https://console.aws.amazon.com/s3/object/{self.bucket}?prefix={key}"
+        host = endpoint.netloc.rpartition("@")[2]  # without a password
+        return f"{endpoint.scheme}://{host}/{self.bucket}/{key}"
 
     def _address(self, path: str) -> dict[str, Any]:
         # S3 refuses a request for a bucket of another account than the one that is expected.

@@ -5,7 +5,9 @@ import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+import boto3
 import pytest
+import requests
 from botocore.model import OperationModel
 from dagster_aws.s3 import S3Resource
 
@@ -74,6 +76,32 @@ def test_store_puts_keys_below_the_prefix(store: Store, prefix: str, key: str) -
     below.put("a/b", b"x", content_type="text/plain")
     listed = store.client.list_objects_v2(Bucket=store.bucket)["Contents"]
     assert [found["Key"] for found in listed] == [key]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "link"),
+    [
+        (None, "https://console.aws.amazon.com/s3/object/lake?prefix=a%20b/dt%3D2026-11-23/x.json"),
+        ("http://ada:pw@127.0.0.1:9", "http://127.0.0.1:9/lake/a%20b/dt%3D2026-11-23/x.json"),
+        (
+            "https://minio.example.com",
+            "https://minio.example.com/lake/a%20b/dt%3D2026-11-23/x.json",
+        ),
+    ],
+)
+def test_store_links_to_an_object_without_a_password(
+    endpoint: str | None, link: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS's console shows it to who is logged in there; another endpoint is linked to itself."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    client = boto3.client("s3", endpoint_url=endpoint)
+    assert Store(lambda: client, "lake", "a b").link("dt=2026-11-23/x.json") == link
+
+
+def test_store_link_opens_the_object(store: Store) -> None:
+    """The local S3 answers the link with the object."""
+    put(store, b"body")
+    assert requests.get(store.link("a"), timeout=10).content == b"body"
 
 
 def test_put_writes_only_over_the_object_that_it_replaces(store: Store) -> None:
