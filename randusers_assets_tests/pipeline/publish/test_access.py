@@ -126,3 +126,27 @@ def test_history_asks_for_the_day_before_first(store: Store, s3_server: LocalS3)
         asked.clear()
         assert find_history(own, CONTRACT, DAY, "") == History()
     assert len(set(asked)) == 35
+
+
+@pytest.mark.parametrize("refused", [bucket.COPY, bucket.LATEST, bucket.PACKAGE])
+def test_publication_whose_followers_cannot_be_written_stands(
+    store: Store, s3_server: LocalS3, refused: str
+) -> None:
+    """The message says that the CSV is published; the next run writes what is missing."""
+
+    def rule(request: Request) -> Fault | None:
+        hit = request.method == "PUT" and request.path == f"/{store.bucket}/{refused}"
+        return Fault(answer=error(403, "AccessDenied")) if hit else None
+
+    with s3_proxy(s3_server.endpoint_url, rule) as url:
+        message = bucket.message_of(
+            lambda: bucket.publish_users(store_at(url, store), DAY, users(5))
+        )
+    assert message.startswith(
+        f"{DAY} is published with its receipt, but an object that follows it is not written:"
+        f" {store.uri(refused)}: S3 refused s3:PutObject"
+    )
+    assert read_back(store, CONTRACT, DAY).passed
+    assert store.head(refused) is None
+    assert bucket.publish_users(store, DAY, users(5)).outcome == "unchanged"
+    bucket.assert_consistent(store)
