@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 
 from randusers_assets_tests.patience import patience
 from randusers_assets_tests.sandbox.processes import RANDUSERS, run

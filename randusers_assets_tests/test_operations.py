@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 from botocore import xform_name
 from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy  # not a public name
 

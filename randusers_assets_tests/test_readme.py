@@ -11,7 +11,7 @@ from pathlib import Path
 import dagster as dg
 import msgspec
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 
 from benchmarks import report
 from randusers_assets.contract import CONTRACT

@@ -4,6 +4,7 @@ import gc
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -85,7 +86,7 @@ def test_snapshot_gate_asks_why_a_run_allows_more_rejects(
 
 def test_snapshot_store_is_the_store_of_the_pipeline() -> None:
     """Each setting arrives."""
-    given = {"bucket": "b", "prefix": "p", "kms_key_id": "k", "owner": "111122223333"}
+    given: dict[str, Any] = {"bucket": "b", "prefix": "p", "kms_key_id": "k", "owner": "1"}
     made = SnapshotStore(s3_resource=S3Resource(), **given).store
     assert {name: getattr(made, name) for name in given} == given
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 from dagster_aws.s3 import S3Resource
 
 from randusers_assets.contract import CONTRACT

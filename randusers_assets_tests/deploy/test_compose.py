@@ -1,10 +1,11 @@
 """deploy/docker/: what compose.yaml and the image's dagster.yaml say."""
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 
 from randusers_assets.settings import SETTINGS
 from randusers_assets_tests.sandbox.processes import python
@@ -14,14 +15,13 @@ COMPOSE = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]
 
 
-class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]  # it ships no types
+class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that comes twice, of which YAML's loader keeps the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002  # the loader's signature
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002  # the loader's signature
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         assert len(keys) == len(set(keys)), keys
-        mapping: dict[str, Any] = super().construct_mapping(node, deep)
-        return mapping
+        return super().construct_mapping(node, deep)
 
 
 @pytest.mark.parametrize(("word", "status"), [("read_only", 0), ("readonly", 1)])

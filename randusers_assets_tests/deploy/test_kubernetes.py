@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import kubernetes.client
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 
 # Not public names: a launcher is made of dagster.yaml, and a run of what a code location sends.
 from dagster._core.code_pointer import ModuleCodePointer

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-import yaml  # type: ignore[import-untyped]  # it ships no types
+import yaml
 from dagster_celery.launcher import CeleryRunLauncher
 
 from randusers_assets.definitions import defs
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CELERY = ROOT / "deploy" / "celery"
 
 
