@@ -3,8 +3,7 @@
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
-from randusers_assets import assets, automation, checks, sensors
-from randusers_assets.io_managers import users_io_manager
+from randusers_assets import assets, automation, checks, io_managers, sensors
 from randusers_assets.metadata import with_places
 from randusers_assets.resources import RandomUsersApi, SnapshotGate, SnapshotStore
 from randusers_assets.settings import setting, setting_for_a_run
@@ -41,6 +40,6 @@ defs = dg.Definitions(
         "random_users_api": random_users_api,
         "snapshot_store": snapshot_store,
         "snapshot_gate": SnapshotGate(),
-        "users_io_manager": users_io_manager,
+        "users_io_manager": io_managers.users_io_manager,
     },
 )

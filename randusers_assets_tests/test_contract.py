@@ -16,10 +16,12 @@ from randusers_assets_tests.builders import user
 from randusers_sandbox import users as simulated
 
 PACKAGE = Path(randusers_assets.__file__).parent
-# A column type is named like the column: these modules define, audit and publish that type.
+# A column type is named like the column: these modules define, audit and publish that type. An ODCS
+# document has an `id` of its own.
 TYPE_NAMES = {
     "pipeline/audit/rules.py": {"email"},
     "pipeline/contract.py": {"email"},
+    "pipeline/formats/odcs.py": {"email", "id"},
     "pipeline/publish/publish.py": {"email"},
 }
 

@@ -16,6 +16,7 @@ from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy  # not
 from randusers_assets import sensors
 from randusers_assets.assets import users_csv
 from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.fetch.snapshot import SPACE_FACTOR
 from randusers_assets.pipeline.publish.receipt import HISTORY_DAYS
 from randusers_assets.pipeline.publish.verify import verify
@@ -35,6 +36,7 @@ from randusers_sandbox.user_file import generated_users
 OPERATIONS = Path("docs/operations.md").read_text(encoding="utf-8")
 WORDS = " ".join(OPERATIONS.split())
 DAY = "2026-11-23"  # of the commands
+CSV = f"users_csv/dt={DAY}/users.csv"
 
 
 def test_operations_count_the_requests_of_a_run(
@@ -67,7 +69,7 @@ def test_operations_count_the_requests_of_a_run(
     (told,) = re.findall(sizes, WORDS)
     # Compressed bytes differ a little with the platform.
     assert list(bytes_a_row.values()) == pytest.approx([int(size) for size in told], rel=0.1)
-    assert SPACE_FACTOR * bytes_a_row["raw_users"] <= 1_000
+    assert SPACE_FACTOR * bytes_a_row["raw_users"] <= 1_200
 
 
 def test_operations_sizes_are_those_of_the_code() -> None:
@@ -137,4 +139,9 @@ def test_operations_restore_an_older_csv(store: Store) -> None:
     )
     assert stored["ContentType"] == "text/csv; charset=utf-8"
     assert "ChecksumSHA256" in stored
-    assert len(list(verify(store, CONTRACT, DAY))) == 4
+    with pytest.raises(SnapshotError, match=r"users\.parquet has another SHA-256"):
+        list(verify(store, CONTRACT, DAY))
+    for path in (paths.parquet_copy_path(CONTRACT, DAY), paths.data_package_path()):
+        versions = s3api(listing.replace(CSV, path), store)["Versions"]
+        s3api(copy.replace(CSV, path), store, VERSION=versions[1]["VersionId"])
+    assert len(list(verify(store, CONTRACT, DAY))) == 6

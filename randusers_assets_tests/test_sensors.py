@@ -43,6 +43,7 @@ def no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 def logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> Lines:
     """Make a function that gives every log line so far: those of the libraries, then Dagster's."""
     caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "urllib3")  # the Kubernetes client makes it quiet
     return lambda: [*caplog.messages, *capfd.readouterr().err.splitlines()]
 
 

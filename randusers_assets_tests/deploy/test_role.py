@@ -148,7 +148,7 @@ def test_role_is_enough_for_a_run(role_without: Callable[..., Role], tmp_path: P
         verified = randusers("verify", **settings)
         assert verified.returncode == 0, verified.stderr
     assert set(owners) == {ACCOUNT}
-    assert len(role.keys()) == 9  # one of each in docs/bucket.md
+    assert len(role.keys()) == 11  # one of each in docs/bucket.md
 
 
 PUT = (
