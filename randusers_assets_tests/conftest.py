@@ -27,8 +27,8 @@ settings.load_profile("test")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than processors: the tests wait for servers and processes."""
-    return (os.cpu_count() or 1) + 1
+    """Two workers more than processors: the tests wait for servers and processes."""
+    return (os.cpu_count() or 1) + 2
 
 
 def pytest_configure() -> None:
