@@ -1,7 +1,7 @@
 """One statement or a few for each engine: the table, typed by the contract, and how to fill it."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from randusers_assets.pipeline.contract import Column, Contract
 from randusers_assets.pipeline.formats.published import Published
@@ -200,11 +200,7 @@ schema = \"\"\"
 
 def _lines(contract: Contract, line: Callable[[Column], str]) -> str:
     """A line for each column, indented, with commas between them."""
-    return _joined(f"    {line(column)}" for column in contract.columns)
-
-
-def _joined(lines: Iterable[str]) -> str:
-    return ",\n".join(lines)
+    return ",\n".join(f"    {line(column)}" for column in contract.columns)
 
 
 def _table_columns(engine: str, contract: Contract) -> str:
