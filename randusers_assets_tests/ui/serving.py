@@ -43,7 +43,8 @@ LAUNCH = """mutation($day: String!) { launchRun(executionParams: { selector: {
     repositoryLocationName: "randusers_assets" },
     executionMetadata: { tags: [{ key: "dagster/partition", value: $day }] } }) {
     ... on LaunchRunSuccess { run { runId } } ... on Error { message } } }"""
-STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+RUN = """query($id: ID!) { runOrError(runId: $id) { ... on Run { status stats {
+    ... on RunStatsSnapshot { enqueuedTime launchTime startTime endTime } } } } }"""
 
 
 def chromium() -> str | None:
@@ -164,17 +165,29 @@ def store_raw(directory: Path, date: str) -> None:
 
 
 def run_day(url: str, day: str, status: str) -> None:
-    """Launch the job for a day as the UI does; RuntimeError if it does not end in this status."""
+    """Run the job for a day; RuntimeError if it does not end in this status."""
+    ended = wait_for_end(url, launch(url, day))["status"]
+    if ended != status:
+        raise RuntimeError(f"the run ended in {ended}")
+
+
+def launch(url: str, day: str) -> str:
+    """Launch the job for a day as the UI does; its run id."""
     launched = graphql(url, LAUNCH, day=day)["launchRun"]
     if "run" not in launched:
         raise RuntimeError(f"the run was not launched: {launched}")
+    return str(launched["run"]["runId"])
 
-    def now() -> str:
-        return str(graphql(url, STATUS, id=launched["run"]["runId"])["runOrError"]["status"])
 
-    wait(lambda: now() in ("SUCCESS", "FAILURE"))
-    if now() != status:
-        raise RuntimeError(f"the run ended in {now()}")
+def wait_for_end(url: str, run_id: str) -> Any:  # noqa: ANN401  # JSON
+    """Wait until a run has ended; its status, and when it was queued, launched and so on."""
+
+    def ended() -> bool:
+        now = graphql(url, RUN, id=run_id)["runOrError"]
+        return now["status"] in ("SUCCESS", "FAILURE") and now["stats"]["endTime"] is not None
+
+    wait(ended)
+    return graphql(url, RUN, id=run_id)["runOrError"]
 
 
 def graphql(url: str, query: str, **variables: object) -> Any:  # noqa: ANN401  # JSON

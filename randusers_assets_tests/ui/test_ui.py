@@ -274,6 +274,15 @@ def evaluated(url: str, state: str) -> bool:
     return info is not None and info["freshnessStatus"] == state
 
 
+def test_day_has_one_run_at_a_time(snapshot: str) -> None:
+    """Of two runs of a day that are launched together, one waits until the other has ended."""
+    launched = [serving.launch(snapshot, serving.today()) for _ in range(2)]
+    runs = [serving.wait_for_end(snapshot, run_id) for run_id in launched]
+    assert [run["status"] for run in runs] == ["SUCCESS"] * 2
+    first, second = sorted((run["stats"] for run in runs), key=lambda stats: stats["launchTime"])
+    assert second["launchTime"] >= first["endTime"]
+
+
 # The last test, as it changes what the others see.
 def test_freshness_warns_after_a_missed_day_and_fails_after_two(
     directory: Path, snapshot: str
