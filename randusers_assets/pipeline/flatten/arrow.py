@@ -4,10 +4,10 @@ Here and in audit/, runs avoid `pa.array` and Python scalars in compute calls: b
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from operator import attrgetter
+from keyword import iskeyword
 from typing import Any
 
 import numpy as np
@@ -88,10 +88,24 @@ def flatten_rows(rows: Sequence[Any], contract: Contract) -> pa.RecordBatch:
         for key in column.path.split("."):
             parent, path = path, f"{path}.{key}"
             if path not in nodes:  # columns share the objects above them
-                nodes[path] = list(map(attrgetter(key), nodes[parent]))
+                nodes[path] = _reader(path)(nodes[parent])
         values = as_text(column, nodes[path])
         arrays.append(_texts(values) if column.is_text else _numbers(column, values))
     return pa.RecordBatch.from_arrays(arrays, schema=arrow_schema(contract))
+
+
+@cache
+def _reader(path: str) -> Callable[[Sequence[Any]], list[Any]]:
+    """Return a function that lists the last field of a path, in half the time of an `attrgetter`.
+
+    Each path has its own: Python reads an attribute fast where all objects are of one type.
+    """
+    key = path.rpartition(".")[2]
+    if key.isascii() and not iskeyword(key):  # a contract's names are identifiers
+        read: Callable[[Sequence[Any]], list[Any]]
+        read = eval(f"lambda rows: [row.{key} for row in rows]")  # noqa: S307  # of contract.py
+        return read
+    return lambda rows: [getattr(row, key) for row in rows]
 
 
 def _numbers(column: Column, values: Sequence[Any]) -> pa.Array:
@@ -111,7 +125,8 @@ def _texts(values: Sequence[Any]) -> pa.Array:
         validity, texts = _validity(values), [value or "" for value in values]
         joined = "".join(texts)
     data = joined.encode()
-    offsets = np.array([0, *map(len, texts)], dtype=np.int32).cumsum(dtype=np.int32)
+    offsets = np.zeros(len(texts) + 1, dtype=np.int32)
+    np.cumsum(np.fromiter(map(len, texts), dtype=np.int32, count=len(texts)), out=offsets[1:])
     if len(data) > len(joined):
         # From characters to bytes: bytes of the form 10xxxxxx continue a character (RFC 3629).
         octets = np.frombuffer(data, dtype=np.uint8)

@@ -1,13 +1,14 @@
 """Rows as columns: their types and order, timestamps, keys, and the way between processes."""
 
 import pickle
+from dataclasses import replace
 
 import msgspec
 import pyarrow as pa
 import pytest
 
 from randusers_assets.contract import CONTRACT
-from randusers_assets.pipeline.contract import Contract
+from randusers_assets.pipeline.contract import Column, Contract
 from randusers_assets.pipeline.flatten.arrow import FlatLines, arrow_schema, flatten_lines
 from randusers_assets_tests.builders import user
 from randusers_assets_tests.pipeline.samples import ORDERS, json_lines, order
@@ -23,6 +24,17 @@ def test_flatten_lines_keeps_numbers_and_json_whatever_is_beside_them() -> None:
     assert repr(both[:1]) == repr(alone)
     assert repr(alone[0]["order_total"]) == "-0.0"
     assert (both[1]["order_total"], both[1]["items"]) == (None, None)
+
+
+def test_flatten_lines_reads_fields_whatever_their_names() -> None:
+    """Words of Python, and letters that Python's own names would not keep apart, are read too."""
+    names = ("class", "ﬁt", "fit")
+    columns = [Column(name, "text", "") for name in names]
+    contract = replace(ORDERS, columns=(*ORDERS.columns, *columns))
+    rows = flatten_lines(
+        json_lines(order(1, **dict(zip(names, "abc", strict=True)))), contract
+    ).rows
+    assert [rows.column(name).to_pylist() for name in names] == [["a"], ["b"], ["c"]]
 
 
 def undecodable(number: int) -> dict[str, object]:
