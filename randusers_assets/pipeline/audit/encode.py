@@ -63,20 +63,12 @@ def audit_csv(frames: UserFrames, *, parquet_copy: bool = True) -> AuditedCsv:
         file.writer() as csv,
         rejects.writer() as aside,
         open_parquet(copy, typed) if copy else contextlib.nullcontext() as parquet,
-        contextlib.closing(read_ahead(_encode_batches(frames, audit))) as batches,
+        contextlib.closing(read_ahead(_encode_batches(frames, audit, formulas))) as encoded,
+        contextlib.closing(read_ahead(_read_back(encoded, contract))) as batches,
     ):
         csv.write(csv_format.encode_header(schema))
         aside.write(csv_format.encode_header(reject_schema(contract)))
-        for batch, good, records, bad in batches:
-            count_formulas(batch, contract, formulas)
-            parsed = csv_format.parse_csv(records, schema)
-            if parsed != good:
-                key, pairs = contract.key, zip(good.to_pylist(), parsed.to_pylist(), strict=False)
-                ids = (f"{key} {ours[key]}" for ours, theirs in pairs if ours != theirs)
-                raise SnapshotError(
-                    "The CSV does not read back as the rows that it was made from, first at"
-                    f" {next(ids, 'the number of rows')}: nothing is written."
-                )
+        for good, records, bad in batches:
             csv.write(records)
             aside.write(bad)
             if parquet:
@@ -110,13 +102,31 @@ def audit_csv(frames: UserFrames, *, parquet_copy: bool = True) -> AuditedCsv:
 
 
 def _encode_batches(
-    frames: UserFrames, audit: Audit
-) -> Iterator[tuple[pa.RecordBatch, pa.Table, bytes, bytes]]:
+    frames: UserFrames, audit: Audit, formulas: RuleCount
+) -> Iterator[tuple[pa.Table, bytes, bytes]]:
+    """The good rows of each batch, their records, and those of the rows that are set aside."""
     for batch in frames.batches():
         verdict, bad = audit.add(batch), b""
+        count_formulas(batch, frames.contract, formulas)
         good = verdict.good(batch)
         if rows := sorted(verdict.reasons):
             reasons = pa.array(["; ".join(verdict.reasons[row]) for row in rows])
             rejects = batch.take(pa.array(rows)).append_column("broken_rules", reasons)
             bad = csv_format.encode_csv(rejects)
-        yield batch, pa.Table.from_batches([good]), csv_format.encode_csv(good), bad
+        yield pa.Table.from_batches([good]), csv_format.encode_csv(good), bad
+
+
+def _read_back(
+    batches: Iterator[tuple[pa.Table, bytes, bytes]], contract: Contract
+) -> Iterator[tuple[pa.Table, bytes, bytes]]:
+    """The same, once the records have read back as the rows; else SnapshotError."""
+    for good, records, bad in batches:
+        parsed = csv_format.parse_csv(records, arrow_schema(contract))
+        if parsed != good:
+            key, pairs = contract.key, zip(good.to_pylist(), parsed.to_pylist(), strict=False)
+            ids = (f"{key} {ours[key]}" for ours, theirs in pairs if ours != theirs)
+            raise SnapshotError(
+                "The CSV does not read back as the rows that it was made from, first at"
+                f" {next(ids, 'the number of rows')}: nothing is written."
+            )
+        yield good, records, bad

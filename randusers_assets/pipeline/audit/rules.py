@@ -235,7 +235,7 @@ def _hash_keys(values: pa.Array) -> Numbers:
 # Cells that a spreadsheet runs as a formula (OWASP: "CSV Injection"); signed numbers, times and
 # phone numbers are harmless.
 _FORMULA = r"^(?:[=@]|[+-].*[^0-9 .:()+-])"
-_FORMULA_STARTS = np.frombuffer(b"=@+-", dtype=np.uint8)
+_STARTS_FORMULA = np.isin(np.arange(256), [*b"=@+-"])  # by byte
 
 
 def count_formulas(batch: pa.RecordBatch, contract: Contract, count: RuleCount) -> None:
@@ -254,7 +254,7 @@ def _formula_rows(values: pa.Array) -> Numbers:
     octets, offsets = _octets(values)
     filled = np.flatnonzero(offsets[1:] != offsets[:-1])
     # Only cells that start like a formula are matched with the regular expression.
-    rows = filled[np.isin(octets[offsets[filled]], _FORMULA_STARTS)]
+    rows = filled[_STARTS_FORMULA[octets[offsets[filled]]]]
     if not rows.size:
         return rows
     suspects = values.take(pa.Array.from_buffers(pa.int64(), len(rows), [None, pa.py_buffer(rows)]))
