@@ -94,7 +94,8 @@ def test_rebuild_of_today_does_not_fetch(
     """The day that the API still serves is made of its raw snapshot as well."""
     missing = randusers_here("rebuild", "--from", TODAY)
     uri = store.uri(raw_pointer_path(CONTRACT, TODAY))
-    problem = f"FAIL  {TODAY}  {uri} does not exist: materialize raw_users for {TODAY}.\n"
+    advice = f"materialize raw_users for {TODAY}, or restore its raw snapshot if that day is past"
+    problem = f"FAIL  {TODAY}  {uri} does not exist: {advice}.\n"
     assert (missing.returncode, missing.stdout) == (1, problem)
     save(store, TODAY, raw_users_of(users(10)))
     assert randusers_here("rebuild", "--from", TODAY).returncode == 0

@@ -125,7 +125,7 @@ def test_run_goes_on_with_the_snapshot_that_it_saved(
     assert load(run, DAY) is kept
     assert bucket.message_of(lambda: load(run, DAY_AFTER)) == (
         f"s3://{run.store.bucket}/_current/raw_users/dt={DAY_AFTER}.json does not exist:"
-        f" materialize raw_users for {DAY_AFTER}."
+        f" materialize raw_users for {DAY_AFTER}, or restore its raw snapshot if that day is past."
     )
 
 

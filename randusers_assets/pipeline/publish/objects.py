@@ -61,7 +61,8 @@ def keep(store: Store, date: str, snapshot: RawUsers | UserFrames) -> tuple[str,
 def load_raw(store: Store, contract: Contract, date: str, advice: str = "") -> RawUsers:
     """A day's current raw snapshot; `advice` ends the message if it cannot be loaded."""
     at, old = paths.raw_pointer_path(contract, date), paths.version_1_paths(contract, date).raw
-    advice = advice or f"materialize raw_{contract.name} for {date}"
+    again = f"materialize raw_{contract.name} for {date}"
+    advice = advice or f"{again}, or restore its raw snapshot if that day is past"
     if current := _read_current(store, at, old, advice):
         path = paths.raw_path(contract, date, current.sha256)
         return RawUsers(_download(store, path, current, advice), current.fetch, contract)
