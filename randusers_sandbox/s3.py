@@ -105,7 +105,7 @@ def _started(directory: Path, port: int, lock: int) -> tuple[_Process, int]:
             f"The local S3 cannot listen on 127.0.0.1:{port}, which is in use: choose a free port."
         )
     for _ in range(1 if port else _ATTEMPTS):
-        chosen = port or _free_port()
+        chosen = port or free_port()
         with contextlib.ExitStack() as stack:
             process = _spawn(directory, chosen, lock)
             stack.callback(_stop, process)
@@ -151,7 +151,8 @@ def _spawn(directory: Path, port: int, lock: int) -> _Process:
         )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as chooser:
         chooser.bind(("127.0.0.1", 0))
         return int(chooser.getsockname()[1])

@@ -90,7 +90,7 @@ def run(
         real_api, real_bucket = (configured.get(f"RANDUSERS_{n}") for n in ("API_URL", "BUCKET"))
         if not real_api:
             # It generates its users while the local S3 starts.
-            starting = _simulator(directory / "api", users, users_file, latency_seconds)
+            starting = simulator(directory / "api", users, users_file, latency_seconds)
             parts["API simulator"] = stack.enter_context(starting)
         if not real_bucket:
             s3 = stack.enter_context(local_s3(directory / "s3"))
@@ -109,7 +109,7 @@ def run(
             if not configured.get("RANDUSERS_START_DATE"):
                 environment["RANDUSERS_START_DATE"] = _first_day(directory)
         if not real_api:
-            environment["RANDUSERS_API_URL"] = _url(parts["API simulator"], directory / "api")
+            environment["RANDUSERS_API_URL"] = url_of(parts["API simulator"], directory / "api")
         if parts:
             environment |= _proxy_exception(environment)
         api = _without_secrets(real_api or environment["RANDUSERS_API_URL"])
@@ -182,7 +182,7 @@ def _forward_signals(endings: "queue.SimpleQueue[str]") -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def _simulator(
+def simulator(
     directory: Path, users: int, users_file: Path | None, latency_seconds: float
 ) -> Iterator[_Process]:
     """Run the API simulator as its own process, which ends with this one."""
@@ -207,7 +207,7 @@ def _simulator(
             process.kill()
 
 
-def _url(simulator: _Process, directory: Path) -> str:
+def url_of(simulator: _Process, directory: Path) -> str:
     """Return the URL that the simulator prints once it answers."""
     assert simulator.stdout is not None  # noqa: S101 - it is a pipe
     ready, _, _ = select.select([simulator.stdout], [], [], _START_SECONDS)
@@ -236,12 +236,12 @@ def _guarded(command: Sequence[str], environment: Mapping[str, str]) -> Iterator
         try:
             yield process
         finally:
-            _end_group(process)
+            end_group(process)
     finally:
         os.close(write_end)
 
 
-def _end_group(guarded: _Process) -> None:
+def end_group(guarded: _Process) -> None:
     """End the command and all of its children: SIGTERM, then SIGKILL."""
     if _signal_group(guarded.pid, signal.SIGTERM):
         try:
