@@ -8,21 +8,16 @@ import dagster as dg
 from randusers_assets.definitions import defs as ours
 
 
-def users_snapshot_multiprocess() -> dg.JobDefinition:
+def every_asset() -> dg.JobDefinition:
     """Build the job; each step's process does so again."""
-    job = dg.define_asset_job(
-        "users_snapshot_multiprocess",
-        ["raw_users", "users_df", "users_csv"],
-        executor_def=dg.multiprocess_executor,
-    )
-    merged = dg.Definitions.merge(ours, dg.Definitions(jobs=[job]))
-    return merged.resolve_job_def("users_snapshot_multiprocess")
+    job = dg.define_asset_job("every_asset", executor_def=dg.multiprocess_executor)
+    return dg.Definitions.merge(ours, dg.Definitions(jobs=[job])).resolve_job_def("every_asset")
 
 
 if __name__ == "__main__":
     with dg.DagsterInstance.local_temp(sys.argv[1]) as instance:
         result = dg.execute_job(
-            dg.reconstructable(users_snapshot_multiprocess),
+            dg.reconstructable(every_asset),
             instance,
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
             tags={"dagster/partition": datetime.now(UTC).date().isoformat()},
