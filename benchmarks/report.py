@@ -19,17 +19,17 @@ Whole processes from the API simulator to the local S3, both on loopback and on 
 median (least-most) of alternating rounds, counted only if all rows are in S3; the ratio is that of
 the median to ours, in bold where a peer does better. Ours runs every check and leaves a receipt;
 the peers do neither. CPU is that of the process and its children. PSS is the most memory that all
-its processes were seen to take at once, looked at each 0.15 s; peak is that of the largest one. The
-last two columns are what the servers took meanwhile. On the second day the day before is published
-already, to compare with. `randusers run` imports with the garbage collector (GC) off and then
-freezes it; so do the empty assets with `GC frozen`, which import dagster-aws as ours must.
+its processes were seen to take at once, each 0.15 s or, where looking takes long, less often; peak
+is that of the largest one. The last two columns are what the servers took meanwhile. On the second
+day the day before is published already, to compare with. `randusers run` imports with the garbage
+collector (GC) off and freezes it; so do the empty assets `GC frozen`, with our dagster-aws.
 """
 CLICKED = """\
 ## Click to success
 
 500 users under `dagster dev`: from the click to the end of the last run, and how long a run was in
-the queue, its process started and its steps ran. Of a backfill, the queue is what passes until the
-first run is launched, and the rest is that of the median run.
+the queue, its process started and its steps ran; before the queue, the server makes the run. Of a
+backfill, the queue is all until its first run is launched, and the rest that of the median run.
 """
 
 
