@@ -82,7 +82,7 @@ def test_operations_sizes_are_those_of_the_code() -> None:
     resources = runs["containerConfig"]["resources"]
     asked = {"memory": "1Gi", "ephemeral-storage": "2Gi"}
     assert (resources["limits"], resources["requests"]) == (asked, asked | {"cpu": "1"})
-    (megabytes,) = re.findall(r"\| memory \| 1 GiB\. The main process takes (\d+) MB", WORDS)
+    (megabytes,) = re.findall(r"\| memory \| 1 GiB\. All processes of a run take (\d+) MB", WORDS)
     results = Path("benchmarks/results.md").read_text(encoding="utf-8")
     assert re.search(rf"\| 1,000,000 \| ours, second day \|.*\| {megabytes} \(", results)
     assert "`values.yaml` asks for 2 GiB" in WORDS
