@@ -1,10 +1,12 @@
 """Raw and flat snapshots on the disk, read and written in bounded batches."""
 
+import hashlib
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import add
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -104,10 +106,24 @@ class UserFrames:
                 f" {contract.name}_df again."
             ) from cause
 
-    def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
-        """Yield record batches of up to `BATCH_ROWS` rows, of all columns or only of some."""
-        batches = self._parquet.iter_batches(BATCH_ROWS, columns=columns or None, use_threads=False)
+    def batches(
+        self, *columns: str, groups: Sequence[int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield record batches of up to `BATCH_ROWS` rows; all, or some columns or row groups."""
+        batches = self._parquet.iter_batches(
+            BATCH_ROWS, row_groups=groups, columns=columns or None, use_threads=False
+        )
         return (batch.replace_schema_metadata() for batch in batches)
+
+    def group_digests(self) -> Iterator[bytes]:
+        """Yield the SHA-256 of each row group as it is stored; equal ones hold equal rows."""
+        for number in range(self._parquet.num_row_groups):
+            group = self._parquet.metadata.row_group(number)
+            chunks = [group.column(place) for place in range(group.num_columns)]
+            starts = [chunk.dictionary_page_offset or chunk.data_page_offset for chunk in chunks]
+            sizes = [chunk.total_compressed_size for chunk in chunks]
+            start, end = min(starts), max(map(add, starts, sizes))
+            yield hashlib.sha256(self.file.pread(end - start, start)).digest()
 
     def __iter__(self) -> "Iterator[pd.DataFrame]":
         return (to_frame(batch, self.contract) for batch in self.batches())

@@ -10,6 +10,7 @@ from randusers_assets.pipeline.errors import SnapshotError
 from randusers_assets.pipeline.flatten.frames import UserFrames
 from randusers_assets.pipeline.publish.objects import load_frames
 from randusers_assets.pipeline.storage.duplicates import Keys, Numbers, in_pass, int64_values
+from randusers_assets.pipeline.storage.read_ahead import read_ahead
 from randusers_assets.pipeline.storage.s3 import Store
 from randusers_assets.pipeline.storage.s3_errors import Missing
 
@@ -55,8 +56,13 @@ def compare_with_day_before(store: Store, date: str, frames: UserFrames) -> Comp
 
 
 def compare(past: UserFrames, frames: UserFrames) -> Difference:
-    """Compare two snapshots of one contract, key by key."""
-    old, new = _Fingerprints(past), _Fingerprints(frames)
+    """Compare two snapshots of one contract, key by key.
+
+    A row group that both files hold is not read: its rows are the same.
+    """
+    old_digests, new_digests = [*past.group_digests()], [*frames.group_digests()]
+    old = _Fingerprints(past, _indices(old_digests, without=new_digests))
+    new = _Fingerprints(frames, _indices(new_digests, without=old_digests))
     passes = max(1, -(-max(old.keys.count, new.keys.count) // PASS_ROWS))
     difference = Difference()
     for number in range(passes):
@@ -69,12 +75,17 @@ def compare(past: UserFrames, frames: UserFrames) -> Difference:
     return difference
 
 
-class _Fingerprints:
-    """The keys of a snapshot and a 64-bit hash of each row, on the disk."""
+def _indices(digests: list[bytes], *, without: list[bytes]) -> list[int]:
+    other = set(without)
+    return [number for number, digest in enumerate(digests) if digest not in other]
 
-    def __init__(self, frames: UserFrames) -> None:
+
+class _Fingerprints:
+    """The keys of some row groups and a 64-bit hash of each row, on the disk."""
+
+    def __init__(self, frames: UserFrames, groups: list[int]) -> None:
         self.keys, self.rows = Keys(), Keys()
-        for batch in frames.batches():
+        for batch in read_ahead(frames.batches(groups=groups)) if groups else ():
             self.keys.add(int64_values(batch.column(frames.contract.key)))
             records = encode_csv(batch).split(b"\n")[:-1]
             if len(records) != batch.num_rows:

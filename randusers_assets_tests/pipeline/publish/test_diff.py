@@ -1,6 +1,8 @@
 """The difference to the day before: exact counts and lowest keys, in memory that stays flat."""
 
 import tracemalloc
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -8,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from randusers_assets.contract import CONTRACT
+from randusers_assets.pipeline.flatten import frames
 from randusers_assets.pipeline.flatten.frames import UserFrames
 from randusers_assets.pipeline.publish import diff
 from randusers_assets.pipeline.publish.diff import Comparison, Difference, compare
@@ -61,6 +64,27 @@ def test_difference_shows_the_lowest_keys_of_all_passes() -> None:
     }
 
 
+class ReadFrames(UserFrames):
+    """Flat rows that note which of their row groups are read."""
+
+    def batches(self, *columns: str, groups: Sequence[int] | None = None) -> Iterator[Any]:
+        """The same batches."""
+        self.read = groups
+        return super().batches(*columns, groups=groups)
+
+
+def test_difference_reads_only_the_row_groups_that_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups that both days hold are left out, wherever they are; what they hold is no change."""
+    monkeypatch.setattr(frames, "BATCH_ROWS", 2)
+    sent = [user(number) for number in range(1, 8)]
+    past = ReadFrames(frames_of(sent).file, CONTRACT)
+    changed = [*sent[4:6], *sent[:3], user(4, name_first="Ada"), user(9)]
+    today = ReadFrames(frames_of(changed).file, CONTRACT)
+    found = compare(past, today)
+    assert found.keys == {"new": [9], "gone": [7], "changed": [4]}
+    assert (past.read, today.read) == ([1, 3], [2, 3])
+
+
 def test_difference_without_a_day_before_is_none(store: Store) -> None:
     """The first day has nothing to be compared with; an empty day before has every row new."""
     today = frames_of([user(1)])
@@ -80,18 +104,18 @@ def test_difference_to_another_contract_is_unknown(store: Store) -> None:
     )
 
 
-def many_frames(rows: int) -> UserFrames:
-    """One user, so many times under keys of its own."""
-    frames = frames_of([user(1)])
-    [one] = frames.batches()
+def many_frames(rows: int, group: int) -> UserFrames:
+    """One user, so many times under keys of its own, in row groups of so many rows."""
+    single = frames_of([user(1)])
+    [one] = single.batches()
     key = one.schema.get_field_index(CONTRACT.key)
     file = TempFile()
     with file.writer() as writer, pq.ParquetWriter(writer, one.schema) as parquet:
-        for start in range(0, rows, 1000):
-            batch = one.take(pa.array([0] * 1000))
-            keys = pa.array(range(start, start + 1000), pa.int64())
+        for start in range(0, rows, group):
+            batch = one.take(pa.array([0] * group))
+            keys = pa.array(range(start, start + group), pa.int64())
             parquet.write_batch(batch.set_column(key, one.schema.field(key), keys))
-        parquet.add_key_value_metadata({"randusers": msgspec.json.encode(frames.facts)})
+        parquet.add_key_value_metadata({"randusers": msgspec.json.encode(single.facts)})
     return UserFrames(file, CONTRACT)
 
 
@@ -101,9 +125,10 @@ def test_difference_takes_flat_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("randusers_assets.pipeline.storage.duplicates._CHUNK_BYTES", 1 << 14)
     monkeypatch.setattr(diff, "PASS_ROWS", 2000)
     peaks = []
-    for frames in (many_frames(4000), many_frames(40_000)):
+    for rows in (4000, 40_000):
+        past, today = many_frames(rows, 1000), many_frames(rows, 500)  # no group is in both
         tracemalloc.start()
-        assert compare(frames, frames) == NONE
+        assert compare(past, today) == NONE
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] * 1.05
