@@ -21,8 +21,9 @@ the median to ours, in bold where a peer does better. Ours runs every check and 
 the peers do neither. CPU is that of the process and its children. PSS is the most memory that all
 its processes were seen to take at once, each 0.15 s or, where looking takes long, less often; peak
 is that of the largest one. The last two columns are what the servers took meanwhile. On the second
-day the day before is published already, to compare with. `randusers run` imports with the garbage
-collector (GC) off and freezes it; so do the empty assets `GC frozen`, with our dagster-aws.
+day the day before is published already, with the same users, and compared. `randusers run` imports
+with the garbage collector (GC) off and freezes it; so do the empty assets `GC frozen`, with our
+dagster-aws.
 """
 CLICKED = """\
 ## Click to success

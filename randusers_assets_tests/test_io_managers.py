@@ -235,5 +235,8 @@ def test_missing_asset_is_named_with_what_to_materialize(snapshot_store: Snapsho
         with pytest.raises(dg.Failure) as raised:
             load_by_hand(snapshot_store, asset)
         uri = snapshot_store.store.uri(missing)
-        message = f"{uri} does not exist: materialize {asset} for {DAY}."
+        restore = (
+            ", or restore its raw snapshot if that day is past" if asset == "raw_users" else ""
+        )
+        message = f"{uri} does not exist: materialize {asset} for {DAY}{restore}."
         assert raised.value.description == message

@@ -48,7 +48,8 @@ def test_load_of_a_day_that_is_not_stored_is_refused(store: Store, asset: str) -
     """No pointer, one that is broken, and one to another object are told apart."""
     snapshot = raw_users_of(users(3)) if asset == "raw_users" else frames_of(users(3))
     load = load_raw if asset == "raw_users" else load_frames
-    pointer, advice = f"_current/{asset}/dt={DAY}.json", f"materialize {asset} for {DAY}."
+    restore = ", or restore its raw snapshot if that day is past" if asset == "raw_users" else ""
+    pointer, advice = f"_current/{asset}/dt={DAY}.json", f"materialize {asset} for {DAY}{restore}."
 
     def problem() -> str:
         return bucket.message_of(lambda: load(store, CONTRACT, DAY))
@@ -85,7 +86,7 @@ def test_load_raw_names_a_snapshot_that_something_else_wrote(store: Store) -> No
     store.put(path, bytes_of(raw_users_of(users(3)).file), content_type="application/zstd")
     assert bucket.message_of(lambda: load_raw(store, CONTRACT, DAY)) == (
         f"s3://{store.bucket}/{path} cannot be read (Input data was truncated): materialize"
-        f" raw_users for {DAY}."
+        f" raw_users for {DAY}, or restore its raw snapshot if that day is past."
     )
 
 
