@@ -1,6 +1,8 @@
 """docs/scale.md names limits that are in the code, with their values."""
 
+import json
 import re
+import statistics
 from importlib import import_module
 from pathlib import Path
 
@@ -31,6 +33,21 @@ def test_page_names_code_that_is_there() -> None:
         if name not in methods and not hasattr(module, name)
     ]
     assert (len(named), missing) == (9, [])
+
+
+def test_page_has_the_memory_that_was_measured() -> None:
+    """What a run takes at two sizes, and what each row adds, is in benchmarks/results.json."""
+    path = Path("benchmarks/results.json")
+    results = json.loads(path.read_text(encoding="utf-8"))
+    rounds = [*results["rounds"], *results["huge"]]
+    small, large = (
+        statistics.median(
+            one["pss_mb"] for one in rounds if (one["users"], one["contender"]) == (users, "ours")
+        )
+        for users in (1_000_000, 10_000_000)
+    )
+    assert f"{small:.0f} MB of memory in all at 1,000,000 users and {large:.0f} MB" in PAGE
+    assert f"which is {(large - small) / 9:.0f} bytes a row more" in PAGE
 
 
 @pytest.mark.parametrize(
